@@ -1,0 +1,175 @@
+//! Who a client is: the names, keys and dates of its verified certificate path, parsed once per connection.
+//!
+//! The TLS library has built the path and checked signatures, dates, path lengths and name constraints before
+//! [`PeerIdentity::from_path`] sees it. This module checks what the libraries leave open (purposes, weak algorithms,
+//! duplicate extensions, version 1), and reads names so that nobody can look like somebody else: values are typed and
+//! compared exactly, and a kind of name that holds one doubtful value is unusable as a whole.
+//!
+//! It knows nothing of TLS, HTTP, policy or revocation: DER comes in, plain values go out.
+
+mod certificate;
+pub(crate) mod der;
+mod fault;
+mod name;
+mod path;
+mod san;
+mod spiffe;
+
+use std::net::IpAddr;
+
+pub use self::certificate::LeafRules;
+pub(crate) use self::certificate::{Certificate, is_strong_signature};
+pub use self::der::DerFault;
+pub use self::fault::CertificateFault;
+pub use self::name::Attribute;
+pub(crate) use self::name::{canonical as canonical_name, display as display_name, dotted as dotted_oid};
+pub use self::path::{IssuerId, PathCertificate, Serial};
+pub use self::spiffe::SpiffeId;
+
+/// Longest label in characters; longer ones are cut and end in `…`.
+const LABEL_LIMIT: usize = 256;
+
+/// A client as its verified certificate path describes it.
+///
+/// Holds the whole path, since revocation and expiry of any of its certificates end the identity. The names hold only
+/// usable values: no control or invisible characters, bounded, of the syntax of their kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PeerIdentity {
+    /// Attributes of the leaf's subject, in the order of the certificate. Types with an unusable value are left out.
+    pub subject: Vec<Attribute>,
+    /// Attributes of the leaf's issuer, read like `subject`.
+    pub issuer: Vec<Attribute>,
+    /// SAN DNS names, in lower case. A leading `*.` is possible and stands for itself.
+    pub dns: Vec<String>,
+    /// SAN URIs, ASCII, exactly as in the certificate.
+    pub uris: Vec<String>,
+    /// SAN email addresses: local part as in the certificate, domain in lower case.
+    pub emails: Vec<String>,
+    /// SAN IP addresses. An IPv4-mapped IPv6 address is given as IPv4.
+    pub ips: Vec<IpAddr>,
+    /// The verified path, leaf first, anchor last. Empty only for identities made by [`PeerIdentity::described`].
+    pub path: Vec<PathCertificate>,
+    /// SHA-256 over the leaf's DER.
+    pub fingerprint: [u8; 32],
+    /// SHA-256 over the leaf's `SubjectPublicKeyInfo` DER.
+    pub spki: [u8; 32],
+    label: String,
+}
+
+/// The names of an identity without a certificate, see [`PeerIdentity::described`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Description {
+    /// Subject attributes.
+    pub subject: Vec<Attribute>,
+    /// Issuer attributes.
+    pub issuer: Vec<Attribute>,
+    /// DNS names.
+    pub dns: Vec<String>,
+    /// URIs.
+    pub uris: Vec<String>,
+    /// Email addresses.
+    pub emails: Vec<String>,
+    /// IP addresses.
+    pub ips: Vec<IpAddr>,
+    /// SHA-256 over the leaf's DER.
+    pub fingerprint: [u8; 32],
+    /// SHA-256 over the leaf's `SubjectPublicKeyInfo`.
+    pub spki: [u8; 32],
+}
+
+impl Description {
+    fn is_nameless(&self) -> bool {
+        let Self { subject, dns, uris, emails, ips, .. } = self;
+        subject.is_empty() && dns.is_empty() && uris.is_empty() && emails.is_empty() && ips.is_empty()
+    }
+}
+
+impl PeerIdentity {
+    /// Reads a path that the TLS library has verified: leaf first, trust anchor last, each in DER.
+    ///
+    /// # Errors
+    ///
+    /// What RFC 5280 or `rules` forbid and the TLS library doesn't check, see [`CertificateFault`].
+    pub fn from_path(path: &[&[u8]], rules: &LeafRules) -> Result<Self, CertificateFault> {
+        certificate::identity_of(path, rules)
+    }
+
+    /// An identity made from a description instead of a certificate, to try a policy with.
+    ///
+    /// Its path is empty, so revocation refuses it: it can never stand for a connection.
+    #[must_use]
+    pub fn described(description: Description) -> Self {
+        Self::new(description, Vec::new())
+    }
+
+    fn new(names: Description, path: Vec<PathCertificate>) -> Self {
+        let Description { subject, issuer, dns, uris, emails, ips, fingerprint, spki } = names;
+        let mut identity =
+            Self { subject, issuer, dns, uris, emails, ips, path, fingerprint, spki, label: String::new() };
+        identity.label = identity.make_label();
+        identity
+    }
+
+    /// One printable line that names the client in logs and refusals, such as `spiffe://corp.example/ci` or `CN=ci-7`.
+    ///
+    /// For people only: two identities can have the same label, so nothing may be decided by it.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// The common name, or `None` when there is none or there are several: which one counts would be a guess.
+    #[must_use]
+    pub fn common_name(&self) -> Option<&str> {
+        let mut names = self.attributes("CN");
+        names.next().filter(|_| names.next().is_none())
+    }
+
+    /// Values of one type of subject attribute, by its short name (`CN`, `O`, `OU`, …), in the order of the certificate.
+    pub fn attributes(&self, short: &str) -> impl Iterator<Item = &str> {
+        self.subject.iter().filter(move |attribute| attribute.name == short).map(|attribute| attribute.value.as_str())
+    }
+
+    /// The SPIFFE ID: the certificate's only URI, if it is one.
+    ///
+    /// An X.509-SVID holds exactly one URI (SPIFFE X.509-SVID §2), so several make none.
+    #[must_use]
+    pub fn spiffe_id(&self) -> Option<SpiffeId<'_>> {
+        match self.uris.as_slice() {
+            [uri] => SpiffeId::parse(uri),
+            _ => None,
+        }
+    }
+
+    /// When the first certificate of the path runs out, in unix seconds. `i64::MAX` for a described identity.
+    #[must_use]
+    pub fn not_after(&self) -> i64 {
+        self.path.iter().map(|certificate| certificate.not_after).min().unwrap_or(i64::MAX)
+    }
+
+    fn make_label(&self) -> String {
+        let spiffe = self.uris.iter().find(|uri| SpiffeId::parse(uri).is_some());
+        let label = if let Some(uri) = spiffe {
+            uri.clone()
+        } else if let Some(common_name) = self.common_name() {
+            format!("CN={}", name::escape(common_name))
+        } else if let Some(uri) = self.uris.first() {
+            uri.clone()
+        } else if let Some(dns) = self.dns.first() {
+            dns.clone()
+        } else if let Some(email) = self.emails.first() {
+            email.clone()
+        } else if let Some(ip) = self.ips.first() {
+            ip.to_string()
+        } else {
+            name::one_line(&self.subject)
+        };
+        name::shorten(label, LABEL_LIMIT)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
