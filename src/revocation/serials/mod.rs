@@ -1,0 +1,185 @@
+//! Sets of revoked serial numbers, compact and quick to ask.
+
+use sha2::{Digest, Sha256};
+
+use super::crl::Entries;
+use super::{CrlFault, Reason};
+use crate::identity::Serial;
+
+/// The serial numbers of one list, with the reason of each.
+///
+/// Serial numbers are kept as records of one of three sizes, so that none of them pays for the longest: up to 8 octets,
+/// up to 16, and all others (longer or negative). A value has only one size it fits, so a look-up asks one table.
+#[derive(Debug)]
+pub(super) struct SerialSet {
+    short: Table<9>,
+    middle: Table<17>,
+    long: Table<22>,
+}
+
+impl SerialSet {
+    /// Reads all entries. They are read twice, so that memory is taken once and at its final size.
+    pub(super) fn collect(entries: &Entries<'_>) -> Result<Self, CrlFault> {
+        let (mut short, mut middle, mut long) = (0, 0, 0);
+        for entry in entries.clone() {
+            match Key::new(&entry?.0) {
+                Key::Short(_) => short += 1,
+                Key::Middle(_) => middle += 1,
+                Key::Long(_) => long += 1,
+            }
+        }
+        let mut short = Vec::with_capacity(short);
+        let mut middle = Vec::with_capacity(middle);
+        let mut long = Vec::with_capacity(long);
+        for entry in entries.clone() {
+            let (serial, reason) = entry?;
+            match Key::new(&serial) {
+                Key::Short(key) => short.push(record(&key, reason)),
+                Key::Middle(key) => middle.push(record(&key, reason)),
+                Key::Long(key) => long.push(record(&key, reason)),
+            }
+        }
+        Ok(Self { short: Table::new(short), middle: Table::new(middle), long: Table::new(long) })
+    }
+
+    /// Why this serial number is revoked, if it is.
+    pub(super) fn find(&self, serial: &Serial) -> Option<Reason> {
+        let code = match Key::new(serial) {
+            Key::Short(key) => self.short.find(&key),
+            Key::Middle(key) => self.middle.find(&key),
+            Key::Long(key) => self.long.find(&key),
+        };
+        code.map(Reason::from_code)
+    }
+
+    /// How many different serial numbers are revoked.
+    pub(super) fn len(&self) -> usize {
+        self.short.records.len() + self.middle.records.len() + self.long.records.len()
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn heap_size(&self) -> usize {
+        self.short.heap_size() + self.middle.heap_size() + self.long.heap_size()
+    }
+
+    /// SHA-256 over the entries: equal for equal sets, whatever the order or the form of the list.
+    pub(super) fn content_hash(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        for records in
+            [self.short.records.as_flattened(), self.middle.records.as_flattened(), self.long.records.as_flattened()]
+        {
+            hash.update((records.len() as u64).to_be_bytes());
+            hash.update(records);
+        }
+        hash.finalize().into()
+    }
+}
+
+/// A serial number at the size of its table.
+enum Key {
+    Short([u8; 8]),
+    Middle([u8; 16]),
+    Long([u8; Serial::MAX_OCTETS]),
+}
+
+impl Key {
+    fn new(serial: &Serial) -> Self {
+        let content = serial.as_der_content();
+        // The octet that only says "not negative" would push 16-octet serial numbers into the long table.
+        let magnitude = content.strip_prefix(&[0]).unwrap_or(content);
+        match (serial.is_negative(), magnitude.len()) {
+            (false, 0..=8) => Self::Short(extended(magnitude, 0)),
+            (false, 9..=16) => Self::Middle(extended(magnitude, 0)),
+            (false, _) => Self::Long(extended(magnitude, 0)),
+            (true, _) => Self::Long(extended(content, 0xff)),
+        }
+    }
+}
+
+/// `octets` at the end of an array that is filled with the sign before them. Longer input can't occur.
+fn extended<const N: usize>(octets: &[u8], sign: u8) -> [u8; N] {
+    let mut key = [sign; N];
+    for (to, from) in key.iter_mut().rev().zip(octets.iter().rev()) {
+        *to = *from;
+    }
+    key
+}
+
+/// The key and, in the last octet, the reason.
+fn record<const K: usize, const N: usize>(key: &[u8; K], reason: Reason) -> [u8; N] {
+    const { assert!(N == K + 1, "a record is a key and a reason") }
+    let mut record = [reason.code(); N];
+    for (to, from) in record.iter_mut().zip(key) {
+        *to = *from;
+    }
+    record
+}
+
+/// Records in the order of their keys' hashes, and where each bucket of neighbours begins.
+///
+/// By hash and not by key, because authorities choose serial numbers as they like: random, counted, or with a prefix
+/// for each of their machines. Hashes spread evenly whatever they do, so a look-up reads two places of memory.
+#[derive(Debug)]
+struct Table<const N: usize> {
+    records: Box<[[u8; N]]>,
+    /// Where each bucket begins, and the end of the last.
+    starts: Box<[u32]>,
+}
+
+/// Records of an average bucket: one or two cache lines to search, an octet of overhead for each record.
+const BUCKET: usize = 4;
+
+impl<const N: usize> Table<N> {
+    fn new(mut records: Vec<[u8; N]>) -> Self {
+        records.sort_unstable_by(|a, b| hash(key_of(a)).cmp(&hash(key_of(b))).then_with(|| a.cmp(b)));
+        records.dedup_by(|later, earlier| key_of(later) == key_of(earlier));
+        let records = records.into_boxed_slice();
+        let buckets = records.len().div_ceil(BUCKET);
+        let mut starts = Vec::with_capacity(buckets + 1);
+        for (position, record) in (0..).zip(&records) {
+            // Buckets that were passed over are empty: they begin where the next one does.
+            starts.resize(starts.len().max(bucket_of(key_of(record), buckets) + 1), position);
+        }
+        // A source is bounded to far less than the 2³² records that would not fit.
+        starts.resize(buckets + 1, u32::try_from(records.len()).unwrap_or(u32::MAX));
+        Self { starts: starts.into_boxed_slice(), records }
+    }
+
+    /// The reason code kept with this key.
+    fn find(&self, key: &[u8]) -> Option<u8> {
+        let bucket = bucket_of(key, self.starts.len() - 1);
+        let &[start, end] = self.starts.get(bucket..bucket + 2)?.as_array()?;
+        let bucket = self.records.get(usize::try_from(start).ok()?..usize::try_from(end).ok()?)?;
+        bucket.iter().find(|record| key_of(record) == key)?.last().copied()
+    }
+
+    fn heap_size(&self) -> usize {
+        size_of_val(&*self.records) + size_of_val(&*self.starts)
+    }
+}
+
+fn key_of<const N: usize>(record: &[u8; N]) -> &[u8] {
+    record.split_last().map_or(&[], |(_, key)| key)
+}
+
+/// The bucket of a key among so many: rises with the hash, as the records do.
+fn bucket_of(key: &[u8], buckets: usize) -> usize {
+    let scaled = (u128::from(hash(key)) * buckets as u128) >> u64::BITS;
+    usize::try_from(scaled).unwrap_or(usize::MAX - 1)
+}
+
+/// Spreads keys evenly. The same on every machine, since the order of records shows in the content hash. It needn't
+/// withstand chosen keys: who chooses them holds an authority's key.
+fn hash(key: &[u8]) -> u64 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let (words, tail) = key.as_chunks::<8>();
+    let tail = tail.iter().fold(0, |word, octet| word << 8 | u64::from(*octet));
+    let words = words.iter().copied().map(u64::from_be_bytes).chain([tail]);
+    words.fold(0, |hash: u64, word| {
+        let mixed = (hash ^ word).wrapping_mul(ODD);
+        (mixed ^ (mixed >> 32)).wrapping_mul(ODD).rotate_left(29)
+    })
+}
+
+#[cfg(test)]
+mod tests;
