@@ -1,0 +1,197 @@
+//! The decision.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::config::policy::Effect;
+use crate::identity::PeerIdentity;
+use crate::oci::{Access, Action, Tag};
+
+use super::rule::{Policy, Rule};
+
+/// What a permit for a request without accesses names as its rule.
+pub(super) const PING_RULE: &str = "ping";
+/// What a refusal names when no rule matched.
+pub(super) const DEFAULT_DENY: &str = "default deny";
+
+/// Everything that a decision may depend on.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// The client, by its verified certificate.
+    pub identity: &'a PeerIdentity,
+    /// The rights that the request needs; see [`crate::oci::Route::accesses`].
+    pub accesses: &'a [Access<'a>],
+    /// The time of the request, in unix seconds.
+    pub now: u64,
+    /// The address that the client connects from.
+    pub client: IpAddr,
+    /// How the connection is secured.
+    pub tls: TlsFacts<'a>,
+    /// Whether the tag to be pushed exists upstream; `None` while nobody has looked.
+    pub tag_exists: Option<bool>,
+}
+
+/// What a decision may know of the TLS session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TlsFacts<'a> {
+    /// The protocol version, such as `TLSv1.3`.
+    pub version: &'a str,
+}
+
+impl<'a> TlsFacts<'a> {
+    /// The facts of a session of this protocol version.
+    #[must_use]
+    pub fn new(version: &'a str) -> Self {
+        Self { version }
+    }
+}
+
+/// The answer to a request.
+#[must_use = "a request may only proceed with the permit"]
+#[derive(Debug)]
+pub enum Decision {
+    /// It may proceed.
+    Permit(Permit),
+    /// It may not.
+    Reject(Rejection),
+    /// The answer depends on something that is not known yet: learn it and decide again.
+    Needs(Need),
+}
+
+/// Proof that the policy allowed a request. Only [`Policy::decide`] makes one, and what forwards requests asks for it.
+#[derive(Debug)]
+pub struct Permit {
+    rule: Arc<str>,
+}
+
+impl Permit {
+    /// The rule that allowed the request's main access; `ping` where nothing had to be allowed.
+    #[must_use]
+    pub fn rule(&self) -> &str {
+        &self.rule
+    }
+
+    /// The same, to keep beyond the permit without copying.
+    #[must_use]
+    pub fn rule_name(&self) -> &Arc<str> {
+        &self.rule
+    }
+}
+
+/// A refusal, with what the client and the operator need to understand it.
+///
+/// Displayed as `push to team-a/app is not allowed for CN=ci-7 (rule: default deny)`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    /// The first access that was refused.
+    pub action: Action,
+    /// Its repository; `None` for the catalog.
+    pub repository: Option<String>,
+    /// The tag that made the difference, if the access has tags.
+    pub tag: Option<String>,
+    /// The client, as [`PeerIdentity::label`] has it.
+    pub client: String,
+    /// The rule that denied; `None` when no rule allowed.
+    pub rule: Option<Arc<str>>,
+}
+
+impl Rejection {
+    /// The deciding rule's name, or `default deny`.
+    #[must_use]
+    pub fn rule(&self) -> &str {
+        self.rule.as_deref().unwrap_or(DEFAULT_DENY)
+    }
+
+    /// The text for the client, with the id under which the access record tells more.
+    #[must_use]
+    pub fn message(&self, decision_id: &str) -> String {
+        format!("{} (rule: {}; decision {decision_id})", self.sentence(), self.rule())
+    }
+
+    fn sentence(&self) -> String {
+        let tag = self.tag.as_ref().map(|tag| format!(":{tag}")).unwrap_or_default();
+        let repository = self.repository.as_deref().unwrap_or_default();
+        let wanted = match self.action {
+            Action::Pull => format!("pull from {repository}"),
+            Action::Push => format!("push to {repository}{tag}"),
+            Action::Delete => format!("delete in {repository}{tag}"),
+            Action::Catalog => "listing the catalog".to_owned(),
+        };
+        format!("{wanted} is not allowed for {}", self.client)
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (rule: {})", self.sentence(), self.rule())
+    }
+}
+
+/// What a decision still depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Need {
+    /// Whether a tag exists in the repository: a push that overwrites may be judged otherwise than one that creates.
+    TagExists {
+        /// Where to look.
+        repository: String,
+        /// What for.
+        tag: String,
+    },
+}
+
+impl Policy {
+    /// Decides whether the client may perform every access that its request implies.
+    ///
+    /// A request may imply several: a mount pushes to one repository and pulls from another, a manifest may set many
+    /// tags. Each must be allowed by some rule and denied by none. An empty policy denies. The decision names the rule
+    /// that made it, the first of the file if several could have, or says that none matched. Allowing allocates
+    /// nothing.
+    pub fn decide(&self, facts: &Facts<'_>) -> Decision {
+        let mut deciding: Option<&Arc<str>> = None;
+        for access in facts.accesses {
+            match self.judge(facts.identity, access) {
+                Ok(rule) => deciding = deciding.or(Some(&rule.name)),
+                Err(Refused { tag, rule }) => {
+                    return Decision::Reject(Rejection {
+                        action: access.action,
+                        repository: access.repository.map(ToString::to_string),
+                        tag: tag.map(ToString::to_string),
+                        client: facts.identity.label().to_owned(),
+                        rule: rule.map(|rule| Arc::clone(&rule.name)),
+                    });
+                }
+            }
+        }
+        Decision::Permit(Permit { rule: Arc::clone(deciding.unwrap_or(&self.ping)) })
+    }
+
+    /// The rule that allows the access, for its first tag if it has several.
+    fn judge<'p, 'a>(&'p self, identity: &PeerIdentity, access: &Access<'a>) -> Result<&'p Rule, Refused<'p, 'a>> {
+        let Some((first, others)) = access.tags.split_first() else { return self.judge_one(identity, access, None) };
+        let rule = self.judge_one(identity, access, Some(first))?;
+        for tag in others {
+            self.judge_one(identity, access, Some(tag))?;
+        }
+        Ok(rule)
+    }
+
+    fn judge_one<'p, 'a>(
+        &'p self,
+        identity: &PeerIdentity,
+        access: &Access<'a>,
+        tag: Option<&'a Tag>,
+    ) -> Result<&'p Rule, Refused<'p, 'a>> {
+        if let Some(rule) = self.first_match(Effect::Deny, identity, access, tag) {
+            return Err(Refused { tag, rule: Some(rule) });
+        }
+        self.first_match(Effect::Allow, identity, access, tag).ok_or(Refused { tag, rule: None })
+    }
+}
+
+struct Refused<'p, 'a> {
+    tag: Option<&'a Tag>,
+    rule: Option<&'p Rule>,
+}

@@ -1,0 +1,155 @@
+//! Patterns: `*` inside a text, and `**` over segments of one. Both match without allocating and without exponential
+//! backtracking.
+
+use std::str::Split;
+
+/// A text in which `*` stands for any run of characters, also none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Wildcard {
+    /// What stands before the first `*`; the whole text if there is none.
+    prefix: Box<str>,
+    /// What stands between and after the stars; `None` for a text without stars.
+    after: Option<After>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct After {
+    middle: Box<[Box<str>]>,
+    suffix: Box<str>,
+}
+
+impl Wildcard {
+    pub(super) fn new(pattern: &str) -> Self {
+        let Some((prefix, rest)) = pattern.split_once('*') else {
+            return Self { prefix: pattern.into(), after: None };
+        };
+        let (middle, suffix) = rest.rsplit_once('*').unwrap_or(("", rest));
+        let middle = middle.split('*').filter(|piece| !piece.is_empty()).map(Box::from).collect();
+        Self { prefix: prefix.into(), after: Some(After { middle, suffix: suffix.into() }) }
+    }
+
+    /// The whole text, if it holds no `*`.
+    pub(super) fn literal(&self) -> Option<&str> {
+        self.after.is_none().then_some(&*self.prefix)
+    }
+
+    /// Bytes that every matching text has at least.
+    pub(super) fn shortest(&self) -> usize {
+        let after = self
+            .after
+            .iter()
+            .map(|after| after.middle.iter().map(|piece| piece.len()).sum::<usize>() + after.suffix.len());
+        self.prefix.len() + after.sum::<usize>()
+    }
+
+    pub(super) fn matches(&self, text: &str) -> bool {
+        let Some(after) = &self.after else { return *self.prefix == *text };
+        let Some(inner) = text.strip_prefix(&*self.prefix).and_then(|rest| rest.strip_suffix(&*after.suffix)) else {
+            return false;
+        };
+        // The leftmost place is always good enough: it leaves the most text to the pieces that follow.
+        let taken = after.middle.iter().try_fold(inner, |rest, piece| rest.split_once(&**piece).map(|(_, tail)| tail));
+        taken.is_some()
+    }
+}
+
+/// One position of a pattern over segments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Segment<T> {
+    /// `**`: any number of segments, also none.
+    Any,
+    /// Exactly one segment.
+    One(T),
+}
+
+/// Whether the segments of a text follow the pattern; `one` compares a single segment.
+///
+/// Only the last `**` is ever lengthened, which is sufficient and bounds the work by pattern times text.
+pub(super) fn match_segments<T>(pattern: &[Segment<T>], text: Split<'_, char>, one: impl Fn(&T, &str) -> bool) -> bool {
+    let mut position = 0;
+    let mut rest = text;
+    let mut last_any = None;
+    loop {
+        let mut next = rest.clone();
+        match (pattern.get(position), next.next()) {
+            (None, None) => return true,
+            (Some(Segment::Any), _) => {
+                position += 1;
+                last_any = Some((position, rest.clone()));
+            }
+            (Some(Segment::One(part)), Some(segment)) if one(part, segment) => {
+                position += 1;
+                rest = next;
+            }
+            _ => {
+                let Some((after, taken)) = &mut last_any else { return false };
+                if taken.next().is_none() {
+                    return false;
+                }
+                position = *after;
+                rest = taken.clone();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_star_is_any_run_of_characters() {
+        for (pattern, text, expected) in [
+            ("ci-7", "ci-7", true),
+            ("ci-7", "ci-77", false),
+            ("ci-*", "ci-", true),
+            ("ci-*", "ci-7", true),
+            ("ci-*", "xci-7", false),
+            ("*", "", true),
+            ("*", "anything at all", true),
+            ("a*a", "a", false),
+            ("a*a", "aa", true),
+            ("a*b*c", "a-b-b-c", true),
+            ("a*b*c", "a-c-b", false),
+            ("*b*", "abc", true),
+            ("*b*b*", "abc", false),
+            ("a**b", "ab", true),
+            ("*ab*ab", "abab", true),
+            ("*ab*ab", "ab", false),
+        ] {
+            assert_eq!(Wildcard::new(pattern).matches(text), expected, "{pattern} against {text}");
+        }
+    }
+
+    fn segments(pattern: &str) -> Vec<Segment<&str>> {
+        pattern.split('/').map(|part| if part == "**" { Segment::Any } else { Segment::One(part) }).collect()
+    }
+
+    #[test]
+    fn two_stars_are_any_number_of_segments() {
+        for (pattern, text, expected) in [
+            ("a/**", "a", true),
+            ("a/**", "a/b/c", true),
+            ("a/**", "ab", false),
+            ("**/c", "c", true),
+            ("**/c", "a/b/c", true),
+            ("**/c", "a/b/c/d", false),
+            ("a/**/c", "a/c", true),
+            ("a/**/c", "a/b/c/b/c", true),
+            ("**/a/**/b/**", "x/a/y/b", true),
+            ("**/a/**/b/**", "x/b/y/a", false),
+            ("**", "a/b", true),
+        ] {
+            let found = match_segments(&segments(pattern), text.split('/'), |part, segment| *part == segment);
+            assert_eq!(found, expected, "{pattern} against {text}");
+        }
+    }
+
+    #[test]
+    fn many_stars_cost_no_more_than_pattern_times_text() {
+        let pattern = "**/a/".repeat(60);
+        let pattern = segments(&pattern);
+        let text = "a/".repeat(2000);
+        assert!(!match_segments(&pattern, text.split('/'), |part, segment| *part == segment && !segment.is_empty()));
+    }
+}

@@ -1,0 +1,24 @@
+//! Who may do what: rules over identities and repositories, compiled once, asked on every request.
+//!
+//! [`compile`] turns a policy file into a [`Policy`] or into the list of all its mistakes. [`Policy::decide`] answers a
+//! request's [`Facts`] with a [`Decision`]; the proxying code needs the [`Permit`] in it to go on, and only this module
+//! can make one.
+//!
+//! Default deny; a rule that denies wins. Where a certificate is ambiguous (two common names, two URIs), rules that
+//! allow don't see the name and rules that deny see all of them.
+//!
+//! The module is pure: no I/O, no clock, no HTTP. It knows an identity, actions and repository names.
+
+mod compile;
+mod decide;
+mod glob;
+mod rule;
+mod selector;
+mod suggest;
+mod template;
+#[cfg(test)]
+mod tests;
+
+pub use compile::compile;
+pub use decide::{Decision, Facts, Need, Permit, Rejection, TlsFacts};
+pub use rule::{Policy, Rule};

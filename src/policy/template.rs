@@ -1,0 +1,206 @@
+//! Repository patterns, with placeholders for values of the client's certificate.
+
+use crate::config::policy::Effect;
+use crate::identity::PeerIdentity;
+use crate::oci::{RepoName, is_path_component};
+
+use super::glob::{Segment, Wildcard, match_segments};
+use super::selector::{ATTRIBUTES, has_one_reading, only};
+use super::suggest::did_you_mean;
+
+/// Highest `N` of `label[N]` and `path[N]`.
+const MAX_INDEX: usize = 31;
+
+/// A pattern for repository names such as `team/${san.uri.path[1]}/**`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RepositoryPattern {
+    /// The segments before the first that holds a star or a placeholder: what every matching name begins with.
+    prefix: Box<str>,
+    segments: Box<[Segment<Part>]>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Text(Wildcard),
+    Value { prefix: Box<str>, placeholder: Placeholder, suffix: Box<str> },
+}
+
+impl RepositoryPattern {
+    /// Compiles a pattern. The error says what is wrong with it, as a fragment of a sentence.
+    pub(super) fn parse(pattern: &str) -> Result<Self, String> {
+        let segments = pattern.split('/').map(parse_segment).collect::<Result<Box<[_]>, _>>()?;
+        let shortest: usize = segments.iter().map(shortest_segment).sum();
+        if shortest > RepoName::MAX_LENGTH + 1 {
+            return Err(format!("can't match any repository name: it is longer than {}", RepoName::MAX_LENGTH));
+        }
+        let fixed = segments.iter().map_while(|segment| match segment {
+            Segment::One(Part::Text(text)) => text.literal(),
+            _ => None,
+        });
+        let prefix = fixed.collect::<Vec<_>>().join("/").into();
+        Ok(Self { prefix, segments })
+    }
+
+    /// The first segment, if every name that matches begins with it.
+    pub(super) fn first_segment(&self) -> Option<&str> {
+        self.prefix.split('/').next().filter(|segment| !segment.is_empty())
+    }
+
+    /// Whether the pattern, seen with this identity, names the repository.
+    ///
+    /// A value is compared, never parsed as a pattern: whatever a certificate holds cannot widen a rule. A placeholder
+    /// without a usable value matches nothing where the rule allows, and any segment where it denies.
+    pub(super) fn matches(&self, repository: &RepoName, identity: &PeerIdentity, effect: Effect) -> bool {
+        // Most rules of a policy differ here already.
+        if !repository.as_str().starts_with(&*self.prefix) {
+            return false;
+        }
+        match_segments(&self.segments, repository.as_str().split('/'), |part, segment| match part {
+            Part::Text(text) => text.matches(segment),
+            Part::Value { prefix, placeholder, suffix } => {
+                let middle = segment.strip_prefix(&**prefix).and_then(|rest| rest.strip_suffix(&**suffix));
+                match placeholder.value(identity) {
+                    Some(value) => middle == Some(value),
+                    None => effect == Effect::Deny && middle.is_some(),
+                }
+            }
+        })
+    }
+}
+
+fn parse_segment(text: &str) -> Result<Segment<Part>, String> {
+    if text == "**" {
+        return Ok(Segment::Any);
+    }
+    let Some((prefix, rest)) = text.split_once("${") else {
+        check_segment(text)?;
+        return Ok(Segment::One(Part::Text(Wildcard::new(text))));
+    };
+    let (name, suffix) =
+        rest.split_once('}').ok_or_else(|| format!("placeholder in \"{text}\" has no closing brace"))?;
+    let placeholder = Placeholder::parse(name)?;
+    // Two values in one segment, or a value beside a star, can be cut in several ways: the client `ci` would match
+    // what belongs to `ci-2`.
+    if prefix.contains('*') || suffix.contains('*') || suffix.contains("${") {
+        return Err(format!(
+            "\"{text}\" has a * or a second placeholder beside a placeholder: put them in segments of their own"
+        ));
+    }
+    check_segment(&format!("{prefix}a{suffix}"))?;
+    Ok(Segment::One(Part::Value { prefix: prefix.into(), placeholder, suffix: suffix.into() }))
+}
+
+/// Refuses a segment that no component of a repository name can match. Letters in place of the stars always do if
+/// anything does.
+fn check_segment(text: &str) -> Result<(), String> {
+    let cause = if text.is_empty() {
+        "it has an empty segment".to_owned()
+    } else if text.contains("**") {
+        format!("in \"{text}\" the ** is only a part of a segment (use * there)")
+    } else if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        format!("\"{text}\" holds upper case, which no repository name does")
+    } else if is_path_component(&text.replace('*', "a")) {
+        return Ok(());
+    } else {
+        format!(
+            "\"{text}\" is no component of a repository name \
+             (lower-case letters and digits, separated by '.', '_', '__' or dashes)"
+        )
+    };
+    Err(format!("can't match any repository name: {cause}"))
+}
+
+/// The least that a segment adds to a name's length, with its slash.
+fn shortest_segment(segment: &Segment<Part>) -> usize {
+    match segment {
+        Segment::Any => 0,
+        Segment::One(Part::Text(text)) => text.shortest().max(1) + 1,
+        Segment::One(Part::Value { prefix, suffix, .. }) => prefix.len() + suffix.len() + 2,
+    }
+}
+
+/// A value of the client's certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Placeholder {
+    Subject(&'static str),
+    Dns,
+    DnsLabel(usize),
+    UriHost,
+    UriPath(usize),
+    EmailLocal,
+    EmailDomain,
+}
+
+/// Placeholders as they are written, for suggestions.
+const SPELLINGS: [&str; 15] = [
+    "subject.cn",
+    "subject.o",
+    "subject.ou",
+    "subject.l",
+    "subject.st",
+    "subject.c",
+    "subject.dc",
+    "subject.uid",
+    "subject.serialnumber",
+    "san.dns",
+    "san.dns.label[0]",
+    "san.uri.host",
+    "san.uri.path[0]",
+    "san.email.local",
+    "san.email.domain",
+];
+
+impl Placeholder {
+    fn parse(name: &str) -> Result<Self, String> {
+        let unknown = || format!("unknown placeholder \"${{{name}}}\"{}", did_you_mean(name, SPELLINGS));
+        let never = |instead: &str| {
+            Err(format!("placeholder \"${{{name}}}\" can't be a component of a repository name: use {instead}"))
+        };
+        match name {
+            "san.dns" => return Ok(Self::Dns),
+            "san.uri.host" => return Ok(Self::UriHost),
+            "san.email.local" => return Ok(Self::EmailLocal),
+            "san.email.domain" => return Ok(Self::EmailDomain),
+            "san.uri" => return never("${san.uri.host} or ${san.uri.path[N]}"),
+            "san.email" | "subject.emailaddress" => return never("${san.email.local} or ${san.email.domain}"),
+            _ => {}
+        }
+        if let Some(short) = name.strip_prefix("subject.") {
+            let lower = short.bytes().all(|byte| byte.is_ascii_lowercase());
+            let known = ATTRIBUTES.into_iter().find(|attribute| lower && attribute.eq_ignore_ascii_case(short));
+            return known.map(Self::Subject).ok_or_else(unknown);
+        }
+        let (list, index) = name.strip_suffix(']').and_then(|indexed| indexed.split_once('[')).ok_or_else(unknown)?;
+        let digits = index.bytes().all(|byte| byte.is_ascii_digit());
+        let index =
+            index.parse().ok().filter(|index| digits && *index <= MAX_INDEX).ok_or_else(|| {
+                format!("index of placeholder \"${{{name}}}\" must be a number from 0 to {MAX_INDEX}")
+            })?;
+        match list {
+            "san.dns.label" => Ok(Self::DnsLabel(index)),
+            "san.uri.path" => Ok(Self::UriPath(index)),
+            _ => Err(unknown()),
+        }
+    }
+
+    /// The identity's value, if there is exactly one and it is a component of a repository name.
+    fn value(self, identity: &PeerIdentity) -> Option<&str> {
+        let value = match self {
+            Self::Subject(attribute) => only(identity.attributes(attribute))?,
+            Self::Dns => only(&identity.dns)?,
+            Self::DnsLabel(index) => only(&identity.dns)?.split('.').nth(index)?,
+            Self::UriHost => split_uri(only(&identity.uris)?)?.0,
+            Self::UriPath(index) => split_uri(only(&identity.uris)?)?.1.split('/').nth(index)?,
+            Self::EmailLocal => only(&identity.emails)?.rsplit_once('@')?.0,
+            Self::EmailDomain => only(&identity.emails)?.rsplit_once('@')?.1,
+        };
+        is_path_component(value).then_some(value)
+    }
+}
+
+/// Host and path (without its first slash) of a URI with an authority. A host with user or port is returned with them
+/// and is then no component of a repository name.
+fn split_uri(uri: &str) -> Option<(&str, &str)> {
+    let (_, rest) = uri.split_once("://").filter(|_| has_one_reading(uri))?;
+    Some(rest.split_once('/').unwrap_or((rest, "")))
+}
