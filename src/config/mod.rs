@@ -1,0 +1,32 @@
+//! The configuration: from a file to [`Settings`] that the rest of the program can rely on.
+//!
+//! ```text
+//! file ── load: bounded read ── yaml: lines, duplicate and unknown keys, types ── model (serde)
+//!      └─ resolve: defaults, references, ranges, absolute paths ── Settings
+//! ```
+//!
+//! Every mistake of a file is reported at once, each with file, line, key and what to do. The types of the file
+//! model stay in here; what leaves is valid.
+
+mod fault;
+mod load;
+mod model;
+pub mod policy;
+mod reference;
+mod resolve;
+mod secret;
+mod settings;
+mod units;
+mod yaml;
+
+pub use fault::{Diagnostic, Diagnostics, Fault, Severity};
+pub use load::{FileError, MAX_YAML, list_directory, load, read_bounded, read_yaml, read_yaml_with};
+pub use reference::reference;
+pub use secret::Secret;
+pub use settings::{
+    AccessLog, AdminAddress, Authorization, ChainCheck, Credentials, CrlSource, Endpoint, Freshness, Headers,
+    HealthCheck, KeyPair, Limits, Listener, ListenerTls, Log, LogFormat, LogLevel, LogTarget, Reload, Revocation,
+    ServerCertificate, Settings, TlsVersion, Upstream, UpstreamLimits, UpstreamTimeouts, UpstreamTls,
+};
+pub use units::{ByteSize, HumanDuration};
+pub use yaml::Document;

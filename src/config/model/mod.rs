@@ -1,0 +1,325 @@
+//! The file as its author writes it.
+//!
+//! The doc comments of these fields are the reference: they become the JSON Schema's descriptions and the comments of
+//! `conf/portcullis.yaml`. What is optional has its safe default here. Nothing outside `config` sees these types;
+//! the [`Settings`](super::Settings) made from them are valid.
+
+mod listener;
+mod upstream;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::units::{ByteSize, HumanDuration};
+
+pub use listener::{Listener, ListenerTls, ServerCertificate, TlsVersion};
+pub use upstream::{Authorization, Credentials, HealthCheck, Upstream, UpstreamTimeouts, UpstreamTls};
+
+/// The configuration of portcullis. Sizes are written 64KiB, 4MiB, 1GiB; times 500ms, 30s, 5m, 12h; relative paths start
+/// at the directory of this file.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where clients connect. At least one.
+    #[schemars(length(min = 1))]
+    pub listeners: Vec<Listener>,
+
+    /// The registries behind the gateway. At least one.
+    #[schemars(length(min = 1))]
+    pub upstreams: Vec<Upstream>,
+
+    /// The policy file: who may do what to which repository. What no rule allows is refused.
+    #[schemars(example = &"policy.yaml")]
+    pub policy: PathBuf,
+
+    /// Certificate revocation lists.
+    #[serde(default)]
+    pub revocation: Revocation,
+
+    /// Bounds on what one client, or all of them together, may take.
+    #[serde(default)]
+    pub limits: Limits,
+
+    /// Headers the gateway makes for the registry. Whatever a client sends under these names is removed first.
+    #[serde(default)]
+    pub headers: Headers,
+
+    /// When changed files are read again. A file with a mistake leaves everything as it was.
+    #[serde(default)]
+    pub reload: Reload,
+
+    /// Probes and metrics: /livez, /readyz, /metrics over plain HTTP, without any identity in them.
+    #[serde(default)]
+    pub health: Health,
+
+    /// Administration: /config, /-/reload and more over plain HTTP, for people and scripts on this machine.
+    #[serde(default)]
+    pub admin: Admin,
+
+    /// One JSON record per request, also of those that were refused or cut off.
+    #[serde(default)]
+    pub access_log: AccessLog,
+
+    /// The program's own log, on standard error.
+    #[serde(default)]
+    pub log: Log,
+
+    /// Serving threads; 0 is one per core. Changes need a restart.
+    #[serde(default)]
+    #[schemars(range(max = 1024))]
+    pub threads: u32,
+
+    /// Stopping.
+    #[serde(default)]
+    pub drain: Drain,
+
+    /// A directory for what must outlive a restart, such as the highest CRL numbers seen; null keeps nothing.
+    #[serde(default)]
+    #[schemars(example = &"/var/lib/portcullis")]
+    pub state_directory: Option<PathBuf>,
+}
+
+/// Certificate revocation lists.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Revocation {
+    /// Where lists are read. Without any, revocation isn't checked.
+    pub crls: Vec<CrlSource>,
+
+    /// What becomes of the clients of an issuer that has no valid list.
+    pub freshness: Freshness,
+
+    /// Which certificates of a client's path are asked about. The anchor never is.
+    pub check: ChainCheck,
+
+    /// How long a list goes on being valid after its nextUpdate.
+    pub grace: HumanDuration,
+
+    /// How far a list's thisUpdate may lie in the future, for clocks that differ.
+    pub clock_skew: HumanDuration,
+}
+
+impl Default for Revocation {
+    fn default() -> Self {
+        Self {
+            crls: Vec::new(),
+            freshness: Freshness::Required,
+            check: ChainCheck::Chain,
+            grace: HumanDuration::from_secs(0),
+            clock_skew: HumanDuration::from_secs(60),
+        }
+    }
+}
+
+/// A place with revocation lists: either a file or a directory.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
+pub struct CrlSource {
+    /// A file, PEM (several lists may follow each other) or DER.
+    #[schemars(example = &"ca.crl")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+
+    /// A directory; each file in it is a source of its own.
+    #[schemars(example = &"crls/")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub directory: Option<PathBuf>,
+}
+
+/// What becomes of the clients of an issuer that has no valid list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Freshness {
+    /// They are refused.
+    Required,
+    /// They are accepted, and a metric tells.
+    Optional,
+}
+
+/// Which certificates of a client's path are asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ChainCheck {
+    /// The client's certificate and every intermediate.
+    Chain,
+    /// Only the client's certificate.
+    Leaf,
+}
+
+/// Bounds on what one client, or all of them together, may take.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// From accept to the end of the TLS handshake.
+    pub handshake_timeout: HumanDuration,
+
+    /// For a whole request head, from its first byte to its last.
+    pub request_head_timeout: HumanDuration,
+
+    /// Between two requests of an HTTP/1.1 connection.
+    pub keep_alive_timeout: HumanDuration,
+
+    /// Without a request on an HTTP/2 connection.
+    pub h2_idle_timeout: HumanDuration,
+
+    /// Requests at a time on one HTTP/2 connection.
+    #[schemars(range(min = 1, max = 1000))]
+    pub h2_max_streams: u32,
+
+    /// What the receive windows of all HTTP/2 connections may hold together. Larger windows make uploads over distance
+    /// faster; when this much is in use, new connections get small ones.
+    pub h2_upload_memory: ByteSize,
+
+    /// Without a byte of the body in either direction.
+    pub body_idle_timeout: HumanDuration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshake_timeout: HumanDuration::from_secs(10),
+            request_head_timeout: HumanDuration::from_secs(10),
+            keep_alive_timeout: HumanDuration::from_secs(75),
+            h2_idle_timeout: HumanDuration::from_secs(300),
+            h2_max_streams: 100,
+            h2_upload_memory: ByteSize::from_mib(64),
+            body_idle_timeout: HumanDuration::from_secs(60),
+        }
+    }
+}
+
+/// Headers the gateway makes for the registry.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Headers {
+    /// Send the verified certificate as Client-Cert and its chain as Client-Cert-Chain (RFC 9440).
+    pub client_cert: bool,
+}
+
+/// When changed files are read again.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reload {
+    /// Watch every file named here. SIGHUP and POST /-/reload work in any case.
+    pub watch: bool,
+
+    /// Read them when nothing has changed for this long, so that a set of files is read whole.
+    pub quiet: HumanDuration,
+
+    /// Read them at most this long after the first change.
+    pub max_delay: HumanDuration,
+}
+
+impl Default for Reload {
+    fn default() -> Self {
+        Self { watch: true, quiet: HumanDuration::from_millis(10), max_delay: HumanDuration::from_millis(200) }
+    }
+}
+
+/// Probes and metrics.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Health {
+    /// IP address and port; null is off. Changes need a restart.
+    pub address: Option<String>,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self { address: Some(SocketAddr::from(([0, 0, 0, 0], 9090)).to_string()) }
+    }
+}
+
+/// Administration.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// A loopback address and port, or unix:/path/to/socket; null is off. Who can connect may see identities and order a
+    /// reload, so anything another machine can reach is refused. Changes need a restart.
+    pub address: Option<String>,
+}
+
+impl Default for Admin {
+    fn default() -> Self {
+        Self { address: Some(SocketAddr::from(([127, 0, 0, 1], 9091)).to_string()) }
+    }
+}
+
+/// One JSON record per request.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct AccessLog {
+    /// A file, "-" for standard output, or null for none.
+    pub path: Option<PathBuf>,
+
+    /// Records that may wait to be written. More are dropped and counted: a slow disk never holds up a request.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub queue: u32,
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self { path: Some("-".into()), queue: 8192 }
+    }
+}
+
+/// The program's own log.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// The least important level that is written.
+    pub level: LogLevel,
+
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: LogLevel::Info, format: LogFormat::Text }
+    }
+}
+
+/// The least important level that is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// What needs somebody's attention.
+    Error,
+    /// What may need it later.
+    Warn,
+    /// Starts, stops and reloads.
+    Info,
+    /// Refused handshakes and requests one by one.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// How lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Stopping.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Drain {
+    /// How long running requests may go on after SIGTERM. The program leaves as soon as the last has ended.
+    pub grace: HumanDuration,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { grace: HumanDuration::from_secs(60) }
+    }
+}

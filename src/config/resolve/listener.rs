@@ -1,0 +1,126 @@
+//! Listeners.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use super::address::is_host_name;
+use super::{DAY, MINUTE, Range, Resolver};
+use crate::config::model;
+use crate::config::settings::{KeyPair, Listener, ListenerTls, ServerCertificate};
+use crate::config::units::{ByteSize, Shown};
+use crate::config::yaml::nearest;
+
+impl Resolver<'_> {
+    pub(super) fn listeners(&mut self, models: &[model::Listener], upstreams: &[model::Upstream]) -> Vec<Listener> {
+        let listeners: Vec<_> =
+            models.iter().enumerate().map(|(index, model)| self.listener(index, model, upstreams)).collect();
+        let names = listeners.iter().enumerate();
+        let names = names.map(|(index, listener)| (format!("listeners[{index}].name"), listener.name.clone()));
+        self.unique(names, "name");
+        self.check_addresses(&listeners);
+        listeners
+    }
+
+    fn listener(&mut self, index: usize, model: &model::Listener, upstreams: &[model::Upstream]) -> Listener {
+        let at = format!("listeners[{index}]");
+        let name = model.name.clone().unwrap_or_else(|| format!("listener-{}", index + 1));
+        self.check_name(&format!("{at}.name"), &name);
+        let mut addresses = Vec::new();
+        for (index, text) in model.addresses.iter().enumerate() {
+            // A faulty one keeps its place, so that later checks name the right index.
+            let address = self.socket_address(&format!("{at}.addresses[{index}]"), text);
+            addresses.push(address.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0))));
+        }
+        Listener {
+            name,
+            addresses,
+            upstream: self.default_upstream(&format!("{at}.upstream"), model.upstream.as_deref(), upstreams),
+            tls: self.listener_tls(&format!("{at}.tls"), &model.tls),
+        }
+    }
+
+    /// The upstream a listener names, or the only one there is.
+    fn default_upstream(&mut self, at: &str, asked: Option<&str>, upstreams: &[model::Upstream]) -> String {
+        let Some(asked) = asked else {
+            if let [_, _, ..] = upstreams {
+                self.error(at, "there are several upstreams; say which one serves this listener by default");
+            }
+            return upstreams.first().map(|only| only.name.clone()).unwrap_or_default();
+        };
+        if !upstreams.iter().any(|upstream| upstream.name == asked) {
+            let hint = match nearest(asked, upstreams.iter().map(|upstream| &upstream.name)) {
+                Some(near) => format!("did you mean {}?", Shown(near)),
+                None => "add it to upstreams".to_owned(),
+            };
+            self.error(at, format!("there is no upstream {}; {hint}", Shown(asked)));
+        }
+        asked.to_owned()
+    }
+
+    fn listener_tls(&mut self, at: &str, model: &model::ListenerTls) -> ListenerTls {
+        let certificates = model.certificates.iter().enumerate();
+        let certificates =
+            certificates.map(|(index, own)| self.server_certificate(&format!("{at}.certificates[{index}]"), own));
+        let certificates = certificates.collect();
+        if model.ciphers.as_deref().is_some_and(|list| list.trim().is_empty() || !list.is_ascii()) {
+            self.error(format!("{at}.ciphers"), "this is no cipher list; null gives the default one");
+        }
+        let chain = self.size(
+            &format!("{at}.max_client_chain"),
+            model.max_client_chain,
+            ByteSize::from_kib(1),
+            ByteSize::from_mib(1),
+        );
+        let ticket_keys = Range { min: MINUTE, max: 7 * DAY };
+        ListenerTls {
+            certificates,
+            client_ca: self.path(&format!("{at}.client_ca"), &model.client_ca),
+            min_version: model.min_version,
+            ciphers: model.ciphers.clone(),
+            verify_depth: model.verify_depth,
+            max_client_chain: usize::try_from(chain).unwrap_or(usize::MAX),
+            require_eku: model.require_eku,
+            allow_v1: model.allow_v1,
+            session_tickets: model.session_tickets,
+            ticket_key_lifetime: self.time(
+                &format!("{at}.ticket_key_lifetime"),
+                model.ticket_key_lifetime,
+                ticket_keys,
+            ),
+        }
+    }
+
+    fn server_certificate(&mut self, at: &str, model: &model::ServerCertificate) -> ServerCertificate {
+        for (index, name) in model.names.iter().enumerate() {
+            if !is_host_name(name.strip_prefix("*.").unwrap_or(name)) {
+                let message = "is no name that a client can ask for; write a DNS name, or *. and a DNS name";
+                self.error(format!("{at}.names[{index}]"), format!("{} {message}", Shown(name)));
+            }
+        }
+        ServerCertificate {
+            pair: KeyPair {
+                certificate: self.path(&format!("{at}.certificate"), &model.certificate),
+                key: self.path(&format!("{at}.key"), &model.key),
+            },
+            names: model.names.iter().map(|name| name.to_ascii_lowercase()).collect(),
+        }
+    }
+
+    /// Reports addresses that two sockets of this process would fight over.
+    fn check_addresses(&mut self, listeners: &[Listener]) {
+        let mut seen: HashMap<SocketAddr, String> = HashMap::new();
+        for (outer, listener) in listeners.iter().enumerate() {
+            for (inner, &address) in listener.addresses.iter().enumerate() {
+                let at = format!("listeners[{outer}].addresses[{inner}]");
+                if address.port() == 0 {
+                    continue;
+                }
+                if let Some(first) = seen.get(&address) {
+                    self.error(at, format!("{address} is already taken by {first}"));
+                } else {
+                    seen.insert(address, at);
+                }
+            }
+        }
+    }
+}

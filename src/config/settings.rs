@@ -1,0 +1,369 @@
+//! The settings in force: resolved, valid, with absolute paths and every default filled in.
+//!
+//! Only [`load`](super::load::load) makes them. What the keys mean stands with the file model, which
+//! `conf/portcullis.yaml` prints; here stands what the rest of the program may rely on.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use super::model::{ChainCheck, Freshness, LogFormat, LogLevel, TlsVersion};
+use super::secret::Secret;
+
+/// Everything the configuration file says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// At least one; names are unique.
+    pub listeners: Vec<Listener>,
+    /// At least one; names, hosts and repository prefixes are unique.
+    pub upstreams: Vec<Upstream>,
+    /// The policy file.
+    pub policy: PathBuf,
+    /// Revocation lists and how they are judged.
+    pub revocation: Revocation,
+    /// Bounds on what a client may take.
+    pub limits: Limits,
+    /// Headers made for the upstream.
+    pub headers: Headers,
+    /// When changed files are read again.
+    pub reload: Reload,
+    /// The listener for probes and metrics; none is off.
+    pub health: Option<SocketAddr>,
+    /// The listener for administration, on loopback or a unix socket; none is off.
+    pub admin: Option<AdminAddress>,
+    /// Where access records go; none is off.
+    pub access_log: Option<AccessLog>,
+    /// The program's own log.
+    pub log: Log,
+    /// Serving threads, at least one.
+    pub threads: usize,
+    /// How long running requests may go on after the order to stop.
+    pub drain_grace: Duration,
+    /// A directory for what must outlive a restart.
+    pub state_directory: Option<PathBuf>,
+    /// The configuration file itself.
+    pub file: PathBuf,
+    /// See [`Settings::effective`].
+    pub(super) effective: serde_json::Value,
+}
+
+impl Settings {
+    /// The configuration with every default filled in, under the keys of the file. It holds no secret: those live in
+    /// files of their own, which it only names.
+    #[must_use]
+    pub fn effective(&self) -> &serde_json::Value {
+        &self.effective
+    }
+
+    /// Every file and directory that the settings name and whose change calls for a reload, the configuration file
+    /// first. A path may stand here twice.
+    #[must_use]
+    pub fn inputs(&self) -> Vec<&Path> {
+        let mut paths: Vec<&Path> = vec![&self.file, &self.policy];
+        for listener in &self.listeners {
+            paths.push(&listener.tls.client_ca);
+            let pairs = listener.tls.certificates.iter().map(|own| &own.pair);
+            paths.extend(pairs.flat_map(KeyPair::paths));
+        }
+        for upstream in &self.upstreams {
+            if let Some(tls) = &upstream.tls {
+                paths.extend(tls.ca.as_deref());
+                paths.extend(tls.client.iter().flat_map(KeyPair::paths));
+            }
+            if let Authorization::Replace(credentials) = &upstream.authorization {
+                paths.push(&credentials.password_file);
+            }
+        }
+        paths.extend(self.revocation.sources.iter().map(CrlSource::path));
+        paths
+    }
+}
+
+/// Where clients connect, and what they are shown and asked for there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Unique; for logs and access records.
+    pub name: String,
+    /// At least one; none is listed twice in the whole configuration, port 0 aside.
+    pub addresses: Vec<SocketAddr>,
+    /// The name of the upstream that serves what neither host nor repository sends elsewhere. It exists.
+    pub upstream: String,
+    /// The TLS side.
+    pub tls: ListenerTls,
+}
+
+/// The TLS side of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// At least one; the first serves clients without SNI or with an unknown one.
+    pub certificates: Vec<ServerCertificate>,
+    /// PEM bundle with the roots and intermediates that clients are verified against.
+    pub client_ca: PathBuf,
+    /// The oldest version accepted.
+    pub min_version: TlsVersion,
+    /// An OpenSSL cipher list for TLS 1.2; none is the default list.
+    pub ciphers: Option<String>,
+    /// Intermediates a client's path may have at most.
+    pub verify_depth: u32,
+    /// Bytes of certificates a client may send at most.
+    pub max_client_chain: usize,
+    /// Whether a client certificate without an extended key usage is refused.
+    pub require_eku: bool,
+    /// Whether X.509 v1 client certificates are accepted.
+    pub allow_v1: bool,
+    /// Whether tickets are issued.
+    pub session_tickets: bool,
+    /// How long a ticket key encrypts new tickets.
+    pub ticket_key_lifetime: Duration,
+}
+
+/// A server certificate with its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerCertificate {
+    /// The PEM files.
+    pub pair: KeyPair,
+    /// SNI names in lower case, a leading `*.` stands for one label; empty means the certificate's own DNS names.
+    pub names: Vec<String>,
+}
+
+/// A certificate chain and its private key, as PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyPair {
+    /// The leaf first, then intermediates.
+    pub certificate: PathBuf,
+    /// The private key of the leaf.
+    pub key: PathBuf,
+}
+
+impl KeyPair {
+    fn paths(&self) -> [&Path; 2] {
+        [&self.certificate, &self.key]
+    }
+}
+
+/// One registry, at one address or several that are equivalent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Unique.
+    pub name: String,
+    /// At least one, used in turn.
+    pub endpoints: Vec<Endpoint>,
+    /// The `Host` to send; none keeps the client's.
+    pub host: Option<String>,
+    /// Set if and only if the endpoints are spoken to over TLS.
+    pub tls: Option<UpstreamTls>,
+    /// What becomes of the client's `Authorization`.
+    pub authorization: Authorization,
+    /// Host names in lower case, without port, whose requests come here.
+    pub hosts: Vec<String>,
+    /// Repository prefixes of whole segments whose requests come here, without trailing slash.
+    pub repositories: Vec<String>,
+    /// Deadlines.
+    pub timeouts: UpstreamTimeouts,
+    /// Circuit breaking.
+    pub limits: UpstreamLimits,
+    /// Active checks; none is off.
+    pub health_check: Option<HealthCheck>,
+}
+
+/// Where a registry listens.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Endpoint {
+    /// A host name or address (IPv6 without brackets) and a port.
+    Tcp {
+        /// Host name in lower case, or an address.
+        host: String,
+        /// Never 0.
+        port: u16,
+    },
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "{host}:{port}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// How a registry is spoken to over TLS. Its certificate's name is always checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamTls {
+    /// PEM bundle to verify with; none is the system's.
+    pub ca: Option<PathBuf>,
+    /// The gateway's own client certificate.
+    pub client: Option<KeyPair>,
+    /// The name for SNI and the check; none is the endpoint's host, which then is a name and no address.
+    pub server_name: Option<String>,
+}
+
+/// What becomes of the client's `Authorization` header.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Authorization {
+    /// It is passed on.
+    Pass,
+    /// It is removed.
+    Drop,
+    /// It is removed and the gateway's own credentials are sent.
+    Replace(Credentials),
+}
+
+/// The gateway's account at a registry (HTTP Basic).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credentials {
+    /// Without a colon, which Basic can't carry.
+    pub username: String,
+    /// The content of the password file, without its last line ending.
+    pub password: Secret<String>,
+    /// Where the password was read.
+    pub password_file: PathBuf,
+}
+
+/// Deadlines toward a registry; none is zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpstreamTimeouts {
+    /// For the connection, TLS included.
+    pub connect: Duration,
+    /// From the end of the request to the head of the response.
+    pub first_byte: Duration,
+    /// Without a byte in either direction.
+    pub idle: Duration,
+    /// How long an unused connection is kept.
+    pub pool_idle: Duration,
+}
+
+/// Bounds on what one registry is asked at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpstreamLimits {
+    /// Requests in flight, at least one.
+    pub max_connections: usize,
+    /// Requests that wait for one of them to end.
+    pub max_pending: usize,
+}
+
+/// An active check of each endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// Origin-form path; starts with `/`.
+    pub path: String,
+    /// Between two checks of an endpoint.
+    pub interval: Duration,
+    /// For one check; no longer than the interval.
+    pub timeout: Duration,
+    /// Failures in a row that take an endpoint out.
+    pub unhealthy_after: u32,
+    /// Successes in a row that bring it back.
+    pub healthy_after: u32,
+}
+
+/// Revocation lists and how they are judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revocation {
+    /// Empty: revocation isn't checked.
+    pub sources: Vec<CrlSource>,
+    /// What an issuer without a valid list means.
+    pub freshness: Freshness,
+    /// Which certificates are asked about.
+    pub check: ChainCheck,
+    /// How long a list holds after its nextUpdate.
+    pub grace: Duration,
+    /// How far thisUpdate may lie in the future.
+    pub clock_skew: Duration,
+}
+
+/// Where revocation lists are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CrlSource {
+    /// One file, PEM (several blocks) or DER.
+    File(PathBuf),
+    /// Every file of a directory, not of those below it.
+    Directory(PathBuf),
+}
+
+impl CrlSource {
+    /// The file or directory.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::File(path) | Self::Directory(path) => path,
+        }
+    }
+}
+
+/// Bounds on what a client may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// From accept to the end of the handshake.
+    pub handshake_timeout: Duration,
+    /// For a whole request head.
+    pub request_head_timeout: Duration,
+    /// Between two requests of an HTTP/1.1 connection.
+    pub keep_alive_timeout: Duration,
+    /// Without an open stream on an HTTP/2 connection.
+    pub h2_idle_timeout: Duration,
+    /// Streams open at a time on one HTTP/2 connection, at least one.
+    pub h2_max_streams: u32,
+    /// Bytes that the receive windows of all HTTP/2 connections may hold together.
+    pub h2_upload_memory: u64,
+    /// Without a body byte in either direction.
+    pub body_idle_timeout: Duration,
+}
+
+/// Headers made for the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Headers {
+    /// `Client-Cert` and `Client-Cert-Chain` (RFC 9440).
+    pub client_cert: bool,
+}
+
+/// When changed files are read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reload {
+    /// Whether files are watched; SIGHUP and the admin listener work either way.
+    pub watch: bool,
+    /// Without a further change before files are read.
+    pub quiet: Duration,
+    /// At most this long after the first change; no shorter than `quiet`.
+    pub max_delay: Duration,
+}
+
+/// Where the admin listener is: never reachable from another machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// A loopback address.
+    Tcp(SocketAddr),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+/// Where access records go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLog {
+    /// Stdout or a file.
+    pub target: LogTarget,
+    /// Records that may wait to be written, at least one; more are dropped and counted.
+    pub queue: usize,
+}
+
+/// A place for lines of text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    /// Standard output.
+    Stdout,
+    /// A file, appended to.
+    File(PathBuf),
+}
+
+/// The program's own log, on standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// The least important level written.
+    pub level: LogLevel,
+    /// Lines for people or for programs.
+    pub format: LogFormat,
+}
