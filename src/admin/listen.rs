@@ -1,0 +1,197 @@
+//! Binding the listeners.
+
+use std::fs::{self, Metadata, Permissions};
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, SockAddr, Type};
+use tokio::net::{TcpListener, UnixListener};
+
+use super::http::Stream;
+use crate::config::AdminAddress;
+
+/// Connections that may wait in the kernel.
+const BACKLOG: i32 = 128;
+
+/// A listening socket.
+pub(super) enum Socket {
+    Tcp(TcpListener),
+    Unix { listener: UnixListener, _file: SocketFile },
+}
+
+impl Socket {
+    pub(super) async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+        Ok(match self {
+            Self::Tcp(listener) => Box::new(listener.accept().await?.0),
+            Self::Unix { listener, .. } => Box::new(listener.accept().await?.0),
+        })
+    }
+}
+
+/// Listens for probes and Prometheus.
+pub(super) fn health(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
+    tcp(address).map_err(|error| named("health.address", &address.to_string(), &error))
+}
+
+/// Listens for administration: on loopback, or on a socket for the gateway's own user.
+pub(super) fn control(address: &AdminAddress) -> io::Result<(Socket, AdminAddress)> {
+    match address {
+        AdminAddress::Tcp(address) if !address.ip().is_loopback() => {
+            let error = io::Error::new(io::ErrorKind::InvalidInput, "not a loopback address");
+            Err(named("admin.address", &address.to_string(), &error))
+        }
+        AdminAddress::Tcp(address) => tcp(*address)
+            .map(|(socket, bound)| (socket, AdminAddress::Tcp(bound)))
+            .map_err(|error| named("admin.address", &address.to_string(), &error)),
+        AdminAddress::Unix(path) => unix(path)
+            .map(|socket| (socket, AdminAddress::Unix(path.clone())))
+            .map_err(|error| named("admin.address", &format!("unix:{}", path.display()), &error)),
+    }
+}
+
+fn tcp(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
+    let listener = std::net::TcpListener::bind(address)?;
+    listener.set_nonblocking(true)?;
+    let bound = listener.local_addr()?;
+    Ok((Socket::Tcp(TcpListener::from_std(listener)?), bound))
+}
+
+fn unix(path: &Path) -> io::Result<Socket> {
+    remove_stale(path)?;
+    let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.bind(&SockAddr::unix(path)?)?;
+    let file = SocketFile::of(path)?;
+    // Nobody can connect before `listen`, so there is no moment in which the socket is open to others.
+    fs::set_permissions(path, Permissions::from_mode(0o600))?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(Socket::Unix { listener: UnixListener::from_std(socket.into())?, _file: file })
+}
+
+/// Removes a socket that a process left behind when it was killed; nothing else, and none that is still served.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    if !metadata.file_type().is_socket() {
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is something that is no socket; it stays"));
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path),
+        Err(error) => Err(error),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::AddrInUse, "another process serves it")),
+    }
+}
+
+/// The file of a unix socket, removed with it.
+pub(super) struct SocketFile {
+    path: PathBuf,
+    /// Device and inode, since another process may have bound the path anew in the meantime.
+    file: (u64, u64),
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), file: identity(&fs::symlink_metadata(path)?) })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|metadata| identity(&metadata) == self.file) {
+            // What can't be removed is found to be stale by the next process.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(metadata: &Metadata) -> (u64, u64) {
+    (metadata.dev(), metadata.ino())
+}
+
+/// The error with the key of the configuration it belongs to.
+fn named(key: &str, address: &str, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{key}: can't listen on {address}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs in a runtime, which sockets need.
+    fn bind(address: &AdminAddress) -> io::Result<(Socket, AdminAddress)> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async { control(address) })
+    }
+
+    fn refused(address: &AdminAddress) -> String {
+        bind(address).map(|(_, bound)| bound).expect_err("must not be bound").to_string()
+    }
+
+    #[test]
+    fn administration_is_never_bound_beyond_this_machine() {
+        for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
+            let address = address.parse().expect("an address");
+            assert!(refused(&AdminAddress::Tcp(address)).contains("not a loopback address"));
+        }
+    }
+
+    #[test]
+    fn an_address_in_use_is_named_with_its_key() {
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("binds").local_addr().expect("an address");
+        let holder = std::net::TcpListener::bind(taken).expect("binds");
+        let error = refused(&AdminAddress::Tcp(taken));
+        assert!(error.starts_with(&format!("admin.address: can't listen on {taken}: ")), "{error}");
+        drop(holder);
+    }
+
+    #[test]
+    fn a_unix_socket_is_for_its_owner_and_goes_when_it_is_closed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("admin.sock");
+        let (socket, _) = bind(&AdminAddress::Unix(path.clone())).expect("binds");
+        let metadata = fs::symlink_metadata(&path).expect("is there");
+        assert!(metadata.file_type().is_socket());
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
+        drop(socket);
+        fs::symlink_metadata(&path).expect_err("is gone");
+    }
+
+    #[test]
+    fn a_socket_left_behind_is_replaced_and_a_served_one_is_not() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("admin.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("binds"));
+        let (socket, _) = bind(&AdminAddress::Unix(path.clone())).expect("binds over a stale socket");
+        assert!(refused(&AdminAddress::Unix(path.clone())).contains("another process serves it"));
+        drop(socket);
+    }
+
+    #[test]
+    fn a_file_in_the_way_is_not_removed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (file, link) = (directory.path().join("precious"), directory.path().join("link"));
+        fs::write(&file, "data").expect("writes");
+        std::os::unix::fs::symlink(&file, &link).expect("links");
+        for path in [file.clone(), link, directory.path().to_owned()] {
+            assert!(refused(&AdminAddress::Unix(path)).contains("no socket"));
+        }
+        assert_eq!(fs::read(&file).expect("is there"), b"data");
+    }
+
+    #[test]
+    fn the_socket_of_a_successor_is_left_alone() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("admin.sock");
+        let (old, _) = bind(&AdminAddress::Unix(path.clone())).expect("binds");
+        fs::rename(&path, directory.path().join("aside")).expect("renames");
+        let (_new, _) = bind(&AdminAddress::Unix(path.clone())).expect("binds");
+        drop(old);
+        fs::symlink_metadata(&path).expect("is still there");
+    }
+}

@@ -1,0 +1,157 @@
+//! Two small listeners beside the gateway: health and metrics for probes and Prometheus, and administration.
+//!
+//! They don't share anything with the serving threads but what they are given: a runtime on a thread of its own serves
+//! them, so that `/livez` and `/metrics` answer when the gateway is busy, and a scrape delays no client.
+//!
+//! The first may be open to a network: it tells no identity and changes nothing. The second is for whoever may run
+//! commands on this machine: it listens on loopback or on a unix socket that only the gateway's user may open, and it
+//! refuses what a browser on the machine could be tricked into sending.
+
+mod http;
+mod listen;
+mod routes;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, oneshot};
+use tokio::task::JoinSet;
+use tokio::{runtime, time};
+
+use self::listen::Socket;
+use self::routes::{Reach, Site};
+use crate::config::AdminAddress;
+use crate::telemetry::Metrics;
+
+/// Connections served at a time by each listener. More wait to be accepted; deadlines make room for them.
+const MAX_CONNECTIONS: usize = 64;
+
+/// How long a listener rests when it can't accept, for want of file descriptors as a rule.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the health listener tells.
+#[derive(Clone)]
+pub struct Health {
+    /// Whether the gateway takes requests; if not, why, in a line that may be read by anyone. Must not block.
+    pub ready: Arc<dyn Fn() -> Result<(), String> + Send + Sync>,
+    /// What `/metrics` renders.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What the admin listener can do.
+#[derive(Clone)]
+pub struct Control {
+    /// The configuration in force, with secrets redacted. Must not block.
+    pub config: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Loads everything anew; resolves to what is in force now, or to the diagnostics. The work belongs on another
+    /// thread, for while it is polled nothing else is answered.
+    pub reload: Arc<dyn Fn() -> Reloading + Send + Sync>,
+}
+
+/// A reload under way.
+pub type Reloading = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
+
+/// The listeners at work. They stop when this is dropped.
+#[derive(Debug)]
+pub struct Admin {
+    health: Option<SocketAddr>,
+    control: Option<AdminAddress>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Binds the listeners and serves them on a thread of their own. `None` is off.
+///
+/// # Errors
+///
+/// Fails if an address can't be bound, or isn't one that administration may listen on; the error names it.
+pub fn start(health: Option<(SocketAddr, Health)>, control: Option<(AdminAddress, Control)>) -> io::Result<Admin> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut sites = Vec::new();
+    let mut admin = Admin { health: None, control: None, stop: None, thread: None };
+    {
+        // Sockets belong to the runtime in which they are made.
+        let _entered = runtime.enter();
+        if let Some((address, health)) = health {
+            let (socket, bound) = listen::health(address)?;
+            admin.health = Some(bound);
+            sites.push((socket, Site::Health(health)));
+        }
+        if let Some((address, control)) = control {
+            let (socket, bound) = listen::control(&address)?;
+            sites.push((socket, Site::Control { control, reach: Reach::of(&bound) }));
+            admin.control = Some(bound);
+        }
+    }
+    if !sites.is_empty() {
+        let (stop, stopped) = oneshot::channel();
+        let serving = thread::Builder::new().name("admin".to_owned());
+        admin.thread = Some(serving.spawn(move || runtime.block_on(run(sites, stopped)))?);
+        admin.stop = Some(stop);
+    }
+    Ok(admin)
+}
+
+impl Admin {
+    /// Where health and metrics are served, with the port that was assigned if 0 was asked for.
+    #[must_use]
+    pub fn health_address(&self) -> Option<SocketAddr> {
+        self.health
+    }
+
+    /// Where administration is served, with the port that was assigned if 0 was asked for.
+    #[must_use]
+    pub fn control_address(&self) -> Option<&AdminAddress> {
+        self.control.as_ref()
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic there was reported when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Serves until the other end of `stopped` is dropped. What is still being answered then is cut.
+async fn run(sites: Vec<(Socket, Site)>, stopped: oneshot::Receiver<()>) {
+    let mut accepting = JoinSet::new();
+    for (socket, site) in sites {
+        accepting.spawn(accept(socket, Arc::new(site)));
+    }
+    // An error is the end of the sender, which is the signal.
+    let _ = stopped.await;
+}
+
+/// Accepts connections for ever, at most [`MAX_CONNECTIONS`] at a time.
+async fn accept(socket: Socket, site: Arc<Site>) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
+        match socket.accept().await {
+            Ok(stream) => {
+                let site = Arc::clone(&site);
+                tokio::spawn(async move {
+                    let _place = place;
+                    if let Err(error) = http::exchange(stream, |request| site.answer(request)).await {
+                        log::debug!("a client of {site} left without its answer: {error}");
+                    }
+                });
+            }
+            Err(error) => {
+                log::warn!("{site} can't accept a connection: {error}");
+                time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

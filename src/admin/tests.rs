@@ -1,0 +1,250 @@
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use super::*;
+
+const LOOPBACK: &str = "127.0.0.1:0";
+
+/// Both listeners on free ports, with what can be changed and counted about them.
+struct Fixture {
+    admin: Admin,
+    ready: Arc<Mutex<Result<(), String>>>,
+    reload: Arc<Mutex<Result<String, String>>>,
+    reloads: Arc<AtomicUsize>,
+}
+
+impl Fixture {
+    fn start() -> Self {
+        Self::on(AdminAddress::Tcp(LOOPBACK.parse().expect("an address")))
+    }
+
+    fn on(address: AdminAddress) -> Self {
+        let ready = Arc::new(Mutex::new(Ok(())));
+        let reload = Arc::new(Mutex::new(Ok("generation 2".to_owned())));
+        let reloads = Arc::new(AtomicUsize::new(0));
+        let metrics = Metrics::new("1.2.3", "boringssl").expect("the families are consistent");
+        let health = Health {
+            ready: {
+                let ready = Arc::clone(&ready);
+                Arc::new(move || ready.lock().expect("no test panicked").clone())
+            },
+            metrics: Arc::new(metrics),
+        };
+        let control = Control {
+            config: Arc::new(|| "listeners: []".to_owned()),
+            reload: {
+                let (reload, reloads) = (Arc::clone(&reload), Arc::clone(&reloads));
+                Arc::new(move || {
+                    reloads.fetch_add(1, Ordering::SeqCst);
+                    let result = reload.lock().expect("no test panicked").clone();
+                    Box::pin(async move {
+                        time::sleep(Duration::from_millis(20)).await;
+                        result
+                    })
+                })
+            },
+        };
+        let loopback = LOOPBACK.parse().expect("an address");
+        let admin = start(Some((loopback, health)), Some((address, control))).expect("starts");
+        Self { admin, ready, reload, reloads }
+    }
+
+    fn health(&self) -> TcpStream {
+        TcpStream::connect(self.admin.health_address().expect("is on")).expect("connects")
+    }
+
+    fn control(&self) -> TcpStream {
+        match self.admin.control_address() {
+            Some(AdminAddress::Tcp(address)) => TcpStream::connect(address).expect("connects"),
+            other => panic!("not on TCP: {other:?}"),
+        }
+    }
+}
+
+/// Sends the bytes and reads until the end.
+fn ask(mut stream: impl io::Read + io::Write, request: &str) -> String {
+    stream.write_all(request.as_bytes()).expect("sends");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("receives");
+    answer
+}
+
+fn request(method: &str, path: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+}
+
+fn status(answer: &str) -> &str {
+    answer.split(' ').nth(1).unwrap_or_default()
+}
+
+fn body(answer: &str) -> &str {
+    answer.split_once("\r\n\r\n").expect("a complete head").1
+}
+
+#[test]
+fn probes_are_answered() {
+    let fixture = Fixture::start();
+    assert_eq!(body(&ask(fixture.health(), &request("GET", "/livez"))), "ok\n");
+    assert_eq!(status(&ask(fixture.health(), &request("GET", "/readyz"))), "200");
+    *fixture.ready.lock().expect("no test panicked") = Err("draining".to_owned());
+    let answer = ask(fixture.health(), &request("GET", "/readyz?verbose"));
+    assert_eq!((status(&answer), body(&answer)), ("503", "draining\n"));
+    assert_eq!(status(&ask(fixture.health(), &request("GET", "/livez"))), "200");
+}
+
+#[test]
+fn metrics_are_in_the_text_format() {
+    let fixture = Fixture::start();
+    let answer = ask(fixture.health(), &request("GET", "/metrics"));
+    assert!(answer.contains("Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"), "{answer}");
+    assert!(body(&answer).contains("portcullis_build_info{backend=\"boringssl\",version=\"1.2.3\"} 1\n"));
+    let length = format!("Content-Length: {}\r\n", body(&answer).len());
+    assert!(answer.contains(&length), "{answer}");
+}
+
+#[test]
+fn head_is_get_without_the_body() {
+    let fixture = Fixture::start();
+    for path in ["/livez", "/readyz", "/nowhere"] {
+        let get = ask(fixture.health(), &request("GET", path));
+        let head = ask(fixture.health(), &request("HEAD", path));
+        assert_eq!(head, get.strip_suffix(body(&get)).expect("ends with its body"));
+    }
+}
+
+#[test]
+fn nothing_else_is_there() {
+    let fixture = Fixture::start();
+    for path in ["/", "/livez/", "//livez", "/config", "/-/reload", "/debug/pprof", "/%6civez"] {
+        assert_eq!(status(&ask(fixture.health(), &request("GET", path))), "404", "{path}");
+    }
+    for path in ["/", "/metrics", "/livez", "/config/"] {
+        assert_eq!(status(&ask(fixture.control(), &request("GET", path))), "404", "{path}");
+    }
+    for (method, path) in [("POST", "/metrics"), ("get", "/livez"), ("DELETE", "/readyz")] {
+        let answer = ask(fixture.health(), &request(method, path));
+        assert_eq!(status(&answer), "405", "{method} {path}");
+        assert!(answer.contains("Allow: GET, HEAD\r\n"), "{answer}");
+    }
+    let answer = ask(fixture.control(), &request("GET", "/-/reload"));
+    assert_eq!(status(&answer), "405");
+    assert!(answer.contains("Allow: POST\r\n"), "{answer}");
+    assert_eq!(fixture.reloads.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_reload_is_awaited_and_its_result_told() {
+    let fixture = Fixture::start();
+    let answer = ask(fixture.control(), &request("POST", "/-/reload"));
+    assert_eq!((status(&answer), body(&answer)), ("200", "generation 2\n"));
+    *fixture.reload.lock().expect("no test panicked") = Err("portcullis.yaml:3: listeners: missing".to_owned());
+    let answer = ask(fixture.control(), &request("POST", "/-/reload"));
+    assert_eq!((status(&answer), body(&answer)), ("500", "portcullis.yaml:3: listeners: missing\n"));
+    assert_eq!(body(&ask(fixture.control(), &request("GET", "/config"))), "listeners: []\n");
+}
+
+#[test]
+fn a_web_page_can_neither_read_nor_reload() {
+    let fixture = Fixture::start();
+    let foreign = [
+        "Host: evil.example:9091\r\n",
+        "Host: localhost\r\nOrigin: http://evil.example\r\n",
+        "Host: localhost\r\norigin: null\r\n",
+        "Host:\r\n",
+        "",
+    ];
+    for fields in foreign {
+        for line in ["POST /-/reload HTTP/1.1", "GET /config HTTP/1.1", "GET /nowhere HTTP/1.1"] {
+            let answer = ask(fixture.control(), &format!("{line}\r\n{fields}\r\n"));
+            assert_eq!(status(&answer), "403", "{line} {fields}");
+            assert!(!answer.contains("listeners"), "{answer}");
+        }
+    }
+    let answer = ask(fixture.control(), "GET /config HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n");
+    assert_eq!(status(&answer), "400");
+    let answer = ask(fixture.control(), "GET http://evil.example/config HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert_eq!(status(&answer), "400");
+    assert_eq!(fixture.reloads.load(Ordering::SeqCst), 0);
+}
+
+#[test]
+fn a_unix_socket_serves_whatever_the_host_and_no_web_page() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("admin.sock");
+    let fixture = Fixture::on(AdminAddress::Unix(path.clone()));
+    let connect = || UnixStream::connect(&path).expect("connects");
+    assert_eq!(status(&ask(connect(), "GET /config HTTP/1.1\r\nHost: portcullis\r\n\r\n")), "200");
+    assert_eq!(status(&ask(connect(), "GET /config HTTP/1.1\r\nHost: portcullis\r\nOrigin: x\r\n\r\n")), "403");
+    drop(fixture);
+    UnixStream::connect(&path).expect_err("is gone");
+}
+
+#[test]
+fn heads_are_bounded() {
+    let fixture = Fixture::start();
+    let long = format!("GET /livez HTTP/1.1\r\nHost: localhost\r\nX: {}\r\n\r\n", "x".repeat(20_000));
+    assert_eq!(status(&ask(fixture.health(), &long)), "431");
+    let many = format!("GET /livez HTTP/1.1\r\n{}\r\n", "X: 1\r\n".repeat(1_000));
+    assert_eq!(status(&ask(fixture.health(), &many)), "431");
+    for garbage in
+        ["\u{16}\u{3}\u{1} TLS\r\n\r\n", "GET\r\n\r\n", "GET livez HTTP/1.1\r\n\r\n", "OPTIONS * HTTP/1.1\r\n\r\n"]
+    {
+        assert_eq!(status(&ask(fixture.health(), garbage)), "400", "{garbage:?}");
+    }
+}
+
+#[test]
+fn a_head_may_arrive_in_pieces_and_a_body_is_no_harm() {
+    let fixture = Fixture::start();
+    let mut stream = fixture.control();
+    stream.set_nodelay(true).expect("sets");
+    for piece in ["POST /-/re", "load HTTP/1.1\r\nHost: 127.0.0.1\r", "\nContent-Length: 4\r\n\r", "\n{}\r\n"] {
+        stream.write_all(piece.as_bytes()).expect("sends");
+        thread::sleep(Duration::from_millis(20));
+    }
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("receives");
+    assert_eq!(status(&answer), "200");
+}
+
+#[test]
+fn silent_clients_make_room_for_others() {
+    let fixture = Fixture::start();
+    let silent: Vec<_> = (0..MAX_CONNECTIONS).map(|_| fixture.health()).collect();
+    let begun = Instant::now();
+    assert_eq!(status(&ask(fixture.health(), &request("GET", "/livez"))), "200");
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    drop(silent);
+}
+
+#[test]
+fn clients_that_leave_early_are_no_harm() {
+    let fixture = Fixture::start();
+    for _ in 0..2 * MAX_CONNECTIONS {
+        drop(fixture.health());
+        let mut stream = fixture.health();
+        stream.write_all(b"GET /metrics HT").expect("sends");
+        stream.shutdown(Shutdown::Write).expect("closes");
+    }
+    assert_eq!(status(&ask(fixture.health(), &request("GET", "/livez"))), "200");
+}
+
+#[test]
+fn everything_off_is_nothing() {
+    let admin = start(None, None).expect("starts");
+    assert_eq!((admin.health_address(), admin.control_address()), (None, None));
+}
+
+#[test]
+fn dropping_the_handle_ends_the_listeners() {
+    let fixture = Fixture::start();
+    let address = fixture.admin.health_address().expect("is on");
+    let open = fixture.health();
+    drop(fixture);
+    TcpStream::connect(address).expect_err("nobody listens");
+    drop(open);
+}

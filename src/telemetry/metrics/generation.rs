@@ -1,0 +1,131 @@
+//! What is in force, and until when.
+
+use std::cmp::Reverse;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus::{IntCounter, IntGauge, IntGaugeVec};
+
+use super::family::{Families, Table};
+use crate::telemetry::outcome::{CertificateKind, ReloadResult};
+
+/// What a newly published generation consists of, as far as gauges tell it.
+#[derive(Clone, Debug, Default)]
+pub struct Published {
+    /// The number of the generation.
+    pub generation: u64,
+    /// The certificates whose expiry is watched.
+    pub certificates: Vec<CertificateExpiry>,
+    /// The sources of revocation lists.
+    pub crls: Vec<CrlState>,
+    /// The names of the upstreams.
+    pub upstreams: Vec<String>,
+}
+
+/// When a certificate expires.
+#[derive(Clone, Debug)]
+pub struct CertificateExpiry {
+    /// What the certificate is for.
+    pub kind: CertificateKind,
+    /// A name from the configuration. Of several certificates with the same name the earliest expiry is reported.
+    pub name: String,
+    /// `notAfter`, in seconds since the epoch.
+    pub not_after: i64,
+}
+
+/// The state of one source of revocation lists.
+#[derive(Clone, Debug)]
+pub struct CrlState {
+    /// The path of the file.
+    pub source: String,
+    /// How many revoked certificates the list in force holds.
+    pub entries: usize,
+    /// `nextUpdate` of the list in force, in seconds since the epoch. `None` without a list or if it names none.
+    pub next_update: Option<i64>,
+    /// Whether the file was refused when last read, so that an older list is in force, or none.
+    pub failed: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct GenerationFamilies {
+    generation: IntGauge,
+    reloads: Table<ReloadResult, IntCounter>,
+    reload_failed: IntGauge,
+    last_reload: IntGauge,
+    certificate_expiry: IntGaugeVec,
+    crl_expiry: IntGaugeVec,
+    crl_entries: IntGaugeVec,
+    crl_failed: IntGaugeVec,
+}
+
+impl GenerationFamilies {
+    pub(super) fn new(families: &Families<'_>) -> prometheus::Result<Self> {
+        let reloads = families.counters("reloads_total", "Attempts to reload, by how they ended.", &["result"])?;
+        Ok(Self {
+            generation: families.gauge("config_generation", "The number of the generation in force.")?,
+            reloads: Table::new(|result: ReloadResult| reloads.with_label_values(&[result.as_str()])),
+            reload_failed: families.gauge(
+                "reload_failed",
+                "Whether the last reload failed (1), so that the files differ from what is in force.",
+            )?,
+            last_reload: families.gauge(
+                "last_reload_timestamp_seconds",
+                "When the files were last found good, in seconds since the epoch.",
+            )?,
+            certificate_expiry: families.gauges(
+                "certificate_expiry_timestamp_seconds",
+                "When a certificate from the configuration expires, in seconds since the epoch.",
+                &["kind", "name"],
+            )?,
+            crl_expiry: families.gauges(
+                "crl_expiry_timestamp_seconds",
+                "The nextUpdate of the revocation list in force, in seconds since the epoch.",
+                &["source"],
+            )?,
+            crl_entries: families.gauges(
+                "crl_entries",
+                "Revoked certificates in the revocation list in force.",
+                &["source"],
+            )?,
+            crl_failed: families.gauges(
+                "crl_failed",
+                "Whether the source of a revocation list was refused when last read (1), so that an older list or \
+                 none is in force.",
+                &["source"],
+            )?,
+        })
+    }
+
+    pub(super) fn reload(&self, result: ReloadResult, now: SystemTime) {
+        self.reloads.get(result).inc();
+        let failed = result == ReloadResult::Failed;
+        self.reload_failed.set(i64::from(failed));
+        if !failed {
+            let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.last_reload.set(i64::try_from(since_epoch.as_secs()).unwrap_or(i64::MAX));
+        }
+    }
+
+    pub(super) fn publish(&self, published: &Published) {
+        self.generation.set(i64::try_from(published.generation).unwrap_or(i64::MAX));
+        self.certificate_expiry.reset();
+        let mut certificates: Vec<_> = published.certificates.iter().collect();
+        // Of certificates with the same name the last one set stays: the earliest to expire.
+        certificates.sort_by_key(|certificate| Reverse(certificate.not_after));
+        for certificate in certificates {
+            self.certificate_expiry
+                .with_label_values(&[certificate.kind.as_str(), &certificate.name])
+                .set(certificate.not_after);
+        }
+        self.crl_expiry.reset();
+        self.crl_entries.reset();
+        self.crl_failed.reset();
+        for crl in &published.crls {
+            let source = [crl.source.as_str()];
+            if let Some(next_update) = crl.next_update {
+                self.crl_expiry.with_label_values(&source).set(next_update);
+            }
+            self.crl_entries.with_label_values(&source).set(i64::try_from(crl.entries).unwrap_or(i64::MAX));
+            self.crl_failed.with_label_values(&source).set(i64::from(crl.failed));
+        }
+    }
+}

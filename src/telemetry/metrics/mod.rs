@@ -1,0 +1,163 @@
+//! What `/metrics` tells. The families are declared in the files below this one, and nowhere else.
+//!
+//! Labels come from closed enums or from the configuration, never from a client (see [`Label`](super::Label)).
+
+mod connections;
+mod family;
+mod generation;
+mod requests;
+mod upstream;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use prometheus::{IntCounter, Registry, TextEncoder};
+
+use self::connections::ConnectionFamilies;
+use self::family::Families;
+use self::generation::GenerationFamilies;
+use self::requests::RequestFamilies;
+use self::upstream::UpstreamFamilies;
+use super::outcome::{EndReason, HandshakeResult, HttpVersion, ReloadResult};
+use super::record::AccessRecord;
+
+pub use self::connections::OpenConnection;
+pub use self::generation::{CertificateExpiry, CrlState, Published};
+pub use self::upstream::UpstreamMetrics;
+
+/// From a refusal, which takes well under a millisecond, to a layer of some gigabytes.
+const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0, 600.0];
+
+/// All metrics of a gateway. There is no registry of the whole process: two gateways in one process don't mix.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Held while gauges of a generation are replaced and while they are read, so that no scrape sees half of them.
+    publication: Mutex<()>,
+    connections: ConnectionFamilies,
+    requests: RequestFamilies,
+    upstreams: UpstreamFamilies,
+    generation: GenerationFamilies,
+    access_drops: AccessDrops,
+}
+
+/// Counters of access records that were not written.
+#[derive(Clone, Debug)]
+pub(super) struct AccessDrops {
+    pub(super) queue_full: IntCounter,
+    pub(super) write_failed: IntCounter,
+}
+
+impl Metrics {
+    /// Makes all families, with everything at zero.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a family is declared twice or with a name Prometheus doesn't permit, which a test excludes.
+    pub fn new(version: &str, backend: &str) -> prometheus::Result<Self> {
+        let registry = Registry::new();
+        let families = Families(&registry);
+        families
+            .gauges("build_info", "The build that runs; always 1.", &["version", "backend"])?
+            .with_label_values(&[version, backend])
+            .set(1);
+        let dropped = families.counters(
+            "access_records_dropped_total",
+            "Access records that were not written, because the queue was full or the file could not be written.",
+            &["cause"],
+        )?;
+        Ok(Self {
+            connections: ConnectionFamilies::new(&families)?,
+            requests: RequestFamilies::new(&families)?,
+            upstreams: UpstreamFamilies::new(&families)?,
+            generation: GenerationFamilies::new(&families)?,
+            access_drops: AccessDrops {
+                queue_full: dropped.with_label_values(&["queue_full"]),
+                write_failed: dropped.with_label_values(&["write_failed"]),
+            },
+            registry,
+            publication: Mutex::new(()),
+        })
+    }
+
+    /// A TLS handshake ended, `duration` after its connection was accepted.
+    pub fn handshake(&self, result: HandshakeResult, duration: Duration) {
+        self.connections.handshake(result, duration);
+    }
+
+    /// A connection is ready for requests; `protocol` is what was agreed by ALPN. It counts as open for as long as the
+    /// value returned lives.
+    pub fn connection_opened(&self, protocol: HttpVersion) -> OpenConnection {
+        self.connections.opened(protocol)
+    }
+
+    /// The reason for which a connection ended is known.
+    pub fn connection_ended(&self, reason: EndReason) {
+        self.connections.ended(reason);
+    }
+
+    /// A request ended. [`Telemetry::finish`](super::Telemetry::finish) calls this.
+    pub fn request(&self, record: &AccessRecord) {
+        self.requests.finished(record);
+    }
+
+    /// A request head was refused before anything of it could be read, so that no record of it exists.
+    pub fn head_refused(&self) {
+        self.requests.head_refused();
+    }
+
+    /// Bytes of a request body arrived. Counted as they flow, for a transfer may take hours.
+    pub fn received(&self, bytes: usize) {
+        self.requests.received(bytes);
+    }
+
+    /// Bytes of a response body were handed to the client's connection.
+    pub fn sent(&self, bytes: usize) {
+        self.requests.sent(bytes);
+    }
+
+    /// The handles of an upstream, for as long as a generation names it.
+    #[must_use]
+    pub fn upstream(&self, name: &str) -> UpstreamMetrics {
+        self.upstreams.resolve(name)
+    }
+
+    /// An attempt to load everything anew ended.
+    pub fn reload(&self, result: ReloadResult, now: SystemTime) {
+        self.generation.reload(result, now);
+    }
+
+    /// A generation is in force: replaces everything that is told about certificates, revocation lists and upstreams.
+    pub fn publish(&self, published: &Published) {
+        let _whole = self.publication();
+        self.generation.publish(published);
+        self.upstreams.retain(&published.upstreams);
+    }
+
+    /// Everything, in Prometheus' text format (version 0.0.4).
+    ///
+    /// # Errors
+    ///
+    /// Fails if a family is inconsistent in itself, which the types of this module exclude.
+    pub fn render(&self) -> prometheus::Result<String> {
+        let families = {
+            let _whole = self.publication();
+            self.registry.gather()
+        };
+        let mut text = String::new();
+        TextEncoder::new().encode_utf8(&families, &mut text)?;
+        Ok(text)
+    }
+
+    pub(super) fn access_drops(&self) -> AccessDrops {
+        self.access_drops.clone()
+    }
+
+    fn publication(&self) -> MutexGuard<'_, ()> {
+        // The lock guards no data, so a panic while it was held leaves nothing broken behind.
+        self.publication.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;

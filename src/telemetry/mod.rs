@@ -1,0 +1,38 @@
+//! What the gateway tells about itself: metrics, access records and its own log.
+//!
+//! Every handshake, request and connection ends in a variant of a closed enum ([`HandshakeResult`], [`Outcome`],
+//! [`EndReason`]). [`Telemetry::finish`] takes the record of a request once and derives both the metrics and the line
+//! in the access log from it, so the two cannot disagree.
+
+mod access;
+mod escape;
+mod label;
+pub mod log;
+mod metrics;
+mod outcome;
+mod record;
+
+use std::sync::Arc;
+
+pub use access::AccessLog;
+pub use label::{Label, MethodLabel, RouteLabel, StatusClass};
+pub use metrics::{CertificateExpiry, CrlState, Metrics, OpenConnection, Published, UpstreamMetrics};
+pub use outcome::{CertificateKind, EndReason, HandshakeResult, HttpVersion, Outcome, ReloadResult, UpstreamFault};
+pub use record::{AccessRecord, ClientRecord, ConnectionRecord, DecisionId, Text, Verdict};
+
+/// Where everything that is worth telling goes. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Telemetry {
+    /// The families behind `/metrics`.
+    pub metrics: Arc<Metrics>,
+    /// One line per request.
+    pub access: AccessLog,
+}
+
+impl Telemetry {
+    /// Records how a request ended. To be called exactly once per request, at its very end; never blocks.
+    pub fn finish(&self, record: AccessRecord) {
+        self.metrics.request(&record);
+        self.access.write(record);
+    }
+}

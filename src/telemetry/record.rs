@@ -1,0 +1,339 @@
+//! What is known about a request when it ends.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::ser::{Serialize, SerializeStruct, Serializer};
+use ulid::Ulid;
+
+use super::escape::cut;
+use super::outcome::{EndReason, HttpVersion, Outcome};
+use crate::oci::{Action, RouteKind};
+
+/// One request, complete: the source of its metrics and of its line in the access log.
+///
+/// Fields a client fills are [`Text`], so that a record in the queue has a bounded size. What belongs to the
+/// connection is shared by all its records.
+#[derive(Clone, Debug)]
+pub struct AccessRecord {
+    /// When the request's head was complete.
+    pub time: SystemTime,
+    /// Names this request in the refusal the client sees and in the gateway's own log.
+    pub decision_id: DecisionId,
+    /// The generation of the configuration that decided.
+    pub generation: u64,
+    /// The client and its TLS session.
+    pub connection: Arc<ConnectionRecord>,
+    /// The HTTP version of this request.
+    pub http_version: HttpVersion,
+    /// The method as sent.
+    pub method: Text,
+    /// The kind of route; `None` if the request was refused before it had one.
+    pub route: Option<RouteKind>,
+    /// The repository of the route.
+    pub repository: Option<Text>,
+    /// The tag, digest or upload session of the route.
+    pub reference: Option<Text>,
+    /// The main action; `None` for `/v2/` and for requests without a route.
+    pub action: Option<Action>,
+    /// What the policy said; `None` if it was not asked.
+    pub decision: Option<Verdict>,
+    /// The rule that decided; `None` for the default deny.
+    pub rule: Option<Arc<str>>,
+    /// The status the client got; `None` if the request ended before one was sent.
+    pub status: Option<u16>,
+    /// Bytes of body received from the client.
+    pub bytes_in: u64,
+    /// Bytes of body sent to the client.
+    pub bytes_out: u64,
+    /// From the complete head to the end.
+    pub duration: Duration,
+    /// From handing the request to the upstream to the head of its answer.
+    pub upstream_first_byte: Option<Duration>,
+    /// The upstream's address, or the path of its socket.
+    pub upstream: Option<Arc<str>>,
+    /// How the request ended.
+    pub outcome: Outcome,
+    /// Why the connection ended, if that ended the request.
+    pub end_reason: Option<EndReason>,
+    /// The `X-Request-Id` that went upstream.
+    pub request_id: Option<Text>,
+    /// The trace id of the `traceparent` that went upstream.
+    pub trace_id: Option<Text>,
+    /// The `User-Agent` as sent.
+    pub user_agent: Option<Text>,
+}
+
+/// What all requests of a connection have in common.
+#[derive(Clone, Debug)]
+pub struct ConnectionRecord {
+    /// The client's address.
+    pub client: SocketAddr,
+    /// The name of the listener.
+    pub listener: Arc<str>,
+    /// The verified client.
+    pub identity: ClientRecord,
+    /// Such as `TLSv1.3`.
+    pub tls_version: Text,
+    /// The cipher suite, as the TLS library names it.
+    pub cipher: Text,
+}
+
+/// The client certificate, as records name it.
+#[derive(Clone, Debug)]
+pub struct ClientRecord {
+    /// The identity's label. Its length is bounded by what a client may send as a certificate.
+    pub label: Arc<str>,
+    /// SHA-256 of the certificate, hexadecimal.
+    pub fingerprint: Text,
+    /// The serial number, hexadecimal.
+    pub serial: Text,
+}
+
+/// What the policy said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Every access was allowed.
+    Allow,
+    /// At least one access was not.
+    Deny,
+}
+
+impl Verdict {
+    /// `allow` or `deny`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+        }
+    }
+}
+
+/// A short text of foreign origin, cut to [`Text::MAX`] bytes so that records have a bounded size.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Text(Box<str>);
+
+impl Text {
+    /// The longest text kept, in bytes: the length of the longest repository name, and more than a digest needs.
+    pub const MAX: usize = 256;
+
+    /// Takes as much of the text as fits; a text that was cut ends in `…`.
+    #[must_use]
+    pub fn new(text: &str) -> Self {
+        Self(cut(text, Self::MAX).into())
+    }
+
+    /// Like [`Text::new`] for a header value, which need not be UTF-8.
+    #[must_use]
+    pub fn lossy(bytes: &[u8]) -> Self {
+        // One byte more than fits, so that `new` sees that there was more.
+        let head = bytes.get(..=Self::MAX).unwrap_or(bytes);
+        Self::new(&String::from_utf8_lossy(head))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for Text {
+    fn from(text: &str) -> Self {
+        Self::new(text)
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Serialize for Text {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
+
+/// Names a decision: a ULID, so that ids sort by time.
+///
+/// It is a name and no secret: nothing may be granted to whoever knows one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct DecisionId(Ulid);
+
+impl DecisionId {
+    /// Makes a new id for a request that arrived at `now`.
+    #[must_use]
+    pub fn new(now: SystemTime) -> Self {
+        let millis = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        Self(Ulid::from_parts(u64::try_from(millis).unwrap_or(u64::MAX), fastrand::u128(..)))
+    }
+}
+
+impl fmt::Display for DecisionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut buffer = [0; ulid::ULID_LEN];
+        f.write_str(self.0.array_to_str(&mut buffer))
+    }
+}
+
+/// The layout of a line in the access log. Every key is always there, so that the lines form a table.
+impl Serialize for AccessRecord {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let connection = &*self.connection;
+        let client = &connection.identity;
+        let mut line = serializer.serialize_struct("AccessRecord", 29)?;
+        line.serialize_field("time", &Shown(humantime::format_rfc3339_millis(self.time)))?;
+        line.serialize_field("decision_id", &Shown(self.decision_id))?;
+        line.serialize_field("generation", &self.generation)?;
+        line.serialize_field("listener", &*connection.listener)?;
+        line.serialize_field("client", &Shown(connection.client))?;
+        line.serialize_field("identity", &*client.label)?;
+        line.serialize_field("fingerprint", &client.fingerprint)?;
+        line.serialize_field("serial", &client.serial)?;
+        line.serialize_field("tls_version", &connection.tls_version)?;
+        line.serialize_field("cipher", &connection.cipher)?;
+        line.serialize_field("http_version", &self.http_version)?;
+        line.serialize_field("method", &self.method)?;
+        line.serialize_field("route", &self.route.map(RouteKind::as_str))?;
+        line.serialize_field("repository", &self.repository)?;
+        line.serialize_field("reference", &self.reference)?;
+        line.serialize_field("action", &self.action.map(Action::as_str))?;
+        line.serialize_field("decision", &self.decision.map(Verdict::as_str))?;
+        line.serialize_field("rule", &self.rule.as_deref())?;
+        line.serialize_field("status", &self.status)?;
+        line.serialize_field("bytes_in", &self.bytes_in)?;
+        line.serialize_field("bytes_out", &self.bytes_out)?;
+        line.serialize_field("duration_ms", &millis(self.duration))?;
+        line.serialize_field("upstream_ms", &self.upstream_first_byte.map(millis))?;
+        line.serialize_field("upstream", &self.upstream.as_deref())?;
+        line.serialize_field("outcome", &self.outcome)?;
+        line.serialize_field("end_reason", &self.end_reason)?;
+        line.serialize_field("request_id", &self.request_id)?;
+        line.serialize_field("trace_id", &self.trace_id)?;
+        line.serialize_field("user_agent", &self.user_agent)?;
+        line.end()
+    }
+}
+
+/// Milliseconds, with microseconds as the fraction.
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+/// Serializes by `Display`, without a string in between.
+struct Shown<T>(T);
+
+impl<T: fmt::Display> Serialize for Shown<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+/// Records for the tests of this module and its neighbours.
+#[cfg(test)]
+pub(super) mod samples {
+    use super::*;
+
+    /// A blob pulled by a CI job.
+    pub(in crate::telemetry) fn record() -> AccessRecord {
+        let time = UNIX_EPOCH + Duration::from_millis(1_700_000_000_123);
+        AccessRecord {
+            time,
+            decision_id: DecisionId(Ulid::from_parts(1_700_000_000_123, 7)),
+            generation: 3,
+            connection: Arc::new(ConnectionRecord {
+                client: SocketAddr::from(([192, 0, 2, 1], 40_000)),
+                listener: "main".into(),
+                identity: ClientRecord {
+                    label: "CN=ci-7".into(),
+                    fingerprint: "ab".repeat(32).as_str().into(),
+                    serial: "0a".into(),
+                },
+                tls_version: "TLSv1.3".into(),
+                cipher: "TLS_AES_128_GCM_SHA256".into(),
+            }),
+            http_version: HttpVersion::Http11,
+            method: "GET".into(),
+            route: Some(RouteKind::Blob),
+            repository: Some("team-a/app".into()),
+            reference: Some("sha256:00".into()),
+            action: Some(Action::Pull),
+            decision: Some(Verdict::Allow),
+            rule: Some("teams-pull".into()),
+            status: Some(200),
+            bytes_in: 0,
+            bytes_out: 4096,
+            duration: Duration::from_micros(1_500),
+            upstream_first_byte: Some(Duration::from_micros(1_200)),
+            upstream: Some("127.0.0.1:5000".into()),
+            outcome: Outcome::Proxied,
+            end_reason: None,
+            request_id: None,
+            trace_id: None,
+            user_agent: Some("docker/29".into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::escape::json_line;
+
+    fn line(record: &AccessRecord) -> String {
+        let mut buffer = Vec::new();
+        json_line(&mut buffer, record).expect("records are serializable");
+        String::from_utf8(buffer).expect("JSON is UTF-8")
+    }
+
+    #[test]
+    fn the_layout_of_a_line() {
+        let expected = concat!(
+            r#"{"time":"2023-11-14T22:13:20.123Z","decision_id":"01HF7YAT3V0000000000000007","generation":3,"#,
+            r#""listener":"main","client":"192.0.2.1:40000","identity":"CN=ci-7","fingerprint":"FINGERPRINT","#,
+            r#""serial":"0a","tls_version":"TLSv1.3","cipher":"TLS_AES_128_GCM_SHA256","http_version":"HTTP/1.1","#,
+            r#""method":"GET","route":"blob","repository":"team-a/app","reference":"sha256:00","action":"pull","#,
+            r#""decision":"allow","rule":"teams-pull","status":200,"bytes_in":0,"bytes_out":4096,"duration_ms":1.5,"#,
+            r#""upstream_ms":1.2,"upstream":"127.0.0.1:5000","outcome":"proxied","end_reason":null,"#,
+            r#""request_id":null,"trace_id":null,"user_agent":"docker/29"}"#,
+        );
+        assert_eq!(line(&samples::record()).trim_end(), expected.replace("FINGERPRINT", &"ab".repeat(32)));
+    }
+
+    #[test]
+    fn a_forged_line_in_the_user_agent_stays_a_value() {
+        let mut record = samples::record();
+        let forged = "curl\"}\n{\"time\":\"now\",\"identity\":\"CN=admin\"}";
+        record.user_agent = Some(forged.into());
+        let line = line(&record);
+        assert_eq!(line.lines().count(), 1);
+        let value: serde_json::Value = serde_json::from_str(&line).expect("the line is JSON");
+        assert_eq!(value["user_agent"], forged);
+        assert_eq!(value["identity"], "CN=ci-7");
+    }
+
+    #[test]
+    fn text_is_bounded_whatever_a_client_sends() {
+        let long = "ü".repeat(1 << 20);
+        assert!(Text::new(&long).as_str().len() <= Text::MAX);
+        assert!(Text::new(&long).as_str().ends_with('…'));
+        assert!(Text::lossy(long.as_bytes()).as_str().len() <= Text::MAX);
+        assert!(Text::lossy(&vec![0xff; 1 << 20]).as_str().len() <= Text::MAX);
+        assert_eq!(Text::lossy(b"caf\xe9").as_str(), "caf\u{fffd}");
+        let exact = "x".repeat(Text::MAX);
+        assert_eq!(Text::lossy(exact.as_bytes()).as_str(), exact);
+    }
+
+    #[test]
+    fn decision_ids_sort_by_time_and_differ() {
+        let id = |seconds| DecisionId::new(UNIX_EPOCH + Duration::from_secs(seconds)).to_string();
+        assert!(id(1_700_000_000) < id(1_700_000_001));
+        assert_ne!(id(1_700_000_000), id(1_700_000_000));
+        assert_eq!(id(1_700_000_000).len(), 26);
+    }
+}
