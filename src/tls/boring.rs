@@ -1,0 +1,101 @@
+//! What is particular to BoringSSL.
+
+use std::sync::Arc;
+
+use pingora::tls::ssl_sys as ffi;
+
+use super::acceptor::SniTable;
+use super::lib::ssl::{
+    ExtensionType, NameType, SelectCertError, SslContextBuilder, SslRef, TicketKeyCallbackResult,
+};
+use super::lib::symm::Cipher;
+use super::lib::hash::MessageDigest;
+use super::lib::x509::{X509StoreContextRef, X509VerifyError, X509VerifyResult};
+use super::tickets::{TicketKey, TicketKeys};
+use super::verify::slot_index;
+
+pub(super) const NAME: &str = "boringssl";
+
+/// Whether one context can hold an RSA and an ECDSA certificate and choose between them. BoringSSL's can't without
+/// credentials, which have no safe binding: `choose_certificate` picks among contexts instead.
+pub(super) const MIXED_KEYS_IN_ONE_CONTEXT: bool = false;
+
+/// The outcome the library put into `context`: its X509_V_ERR code and text.
+pub(super) fn verify_outcome(context: &X509StoreContextRef) -> (i32, String) {
+    match context.verify_result() {
+        Ok(()) => (0, "unspecified".to_owned()),
+        Err(e) => (e.as_raw(), e.error_string().to_owned()),
+    }
+}
+
+/// The verify result for one of the library's own X509_V_ERR codes.
+pub(super) fn verify_error(code: i32) -> X509VerifyResult {
+    // SAFETY: `from_raw` asks for a code the library knows; the callers pass constants of x509.h or codes that the
+    // library itself reported.
+    unsafe { X509VerifyError::from_raw(code) }
+}
+
+/// Bounds the bytes of certificates a client may send.
+pub(super) fn set_max_chain_bytes(builder: &mut SslContextBuilder, bytes: usize) {
+    // SAFETY: the pointer is that of a live builder we hold a unique reference to; the call only stores a number.
+    unsafe { ffi::SSL_CTX_set_max_cert_list(builder.as_ptr(), bytes) };
+}
+
+/// No setting of this backend is worth changing: it frees its buffers between records by itself.
+pub(super) fn tune(_builder: &mut SslContextBuilder) {}
+
+/// Lets the handshake pick the context whose certificate fits the client's SNI and signature algorithms.
+pub(super) fn choose_certificate(builder: &mut SslContextBuilder, table: Arc<SniTable>) {
+    builder.set_select_certificate_callback(move |mut hello| {
+        let ecdsa = hello.get_extension(ExtensionType::SIGNATURE_ALGORITHMS).is_some_and(offers_ecdsa);
+        let name = hello.servername(NameType::HOST_NAME).map(str::to_ascii_lowercase);
+        let Some(context) = table.find(name.as_deref(), ecdsa) else { return Ok(()) };
+        hello.ssl_mut().set_ssl_context(context).map_err(|_| SelectCertError::ERROR)
+    });
+}
+
+/// RFC 8446 §4.2.3: ecdsa_secp256r1_sha256 and its siblings. The extension is a vector of two-byte code points.
+fn offers_ecdsa(extension: &[u8]) -> bool {
+    let schemes = extension.get(2..).unwrap_or_default().as_chunks::<2>().0;
+    schemes.iter().any(|scheme| matches!(scheme, [0x04..=0x06, 0x03]))
+}
+
+/// Seals and opens session tickets with our rotating keys.
+pub(super) fn protect_tickets(builder: &mut SslContextBuilder, keys: Arc<TicketKeys>) {
+    // SAFETY: the contract is to set key name, iv and both contexts when encrypting and both contexts when decrypting
+    // successfully; `seal` and `open` do exactly that or report failure.
+    unsafe {
+        builder.set_ticket_key_callback(move |ssl, name, iv, cipher, hmac, encrypt| {
+            let digest = MessageDigest::sha256();
+            if encrypt {
+                let Some(key) = sealing_key(ssl, &keys) else { return TicketKeyCallbackResult::Error };
+                let sealed = super::random(iv)
+                    .and_then(|()| cipher.init_encrypt(&Cipher::aes_256_cbc(), &key.aes, iv))
+                    .and_then(|()| hmac.init(&key.hmac, &digest));
+                *name = key.name;
+                return if sealed.is_ok() { TicketKeyCallbackResult::Success } else { TicketKeyCallbackResult::Error };
+            }
+            let Some((key, renew)) = keys.opening_key(name) else { return TicketKeyCallbackResult::Noop };
+            let opened = cipher
+                .init_decrypt(&Cipher::aes_256_cbc(), &key.aes, iv)
+                .and_then(|()| hmac.init(&key.hmac, &digest));
+            match (opened, renew) {
+                (Err(_), _) => TicketKeyCallbackResult::Noop,
+                (Ok(()), true) => TicketKeyCallbackResult::DecryptSuccessRenew,
+                (Ok(()), false) => TicketKeyCallbackResult::Success,
+            }
+        });
+    }
+}
+
+/// The current key, or one that is forgotten at once: a client whose path can't be judged again from its leaf gets a
+/// ticket nobody can open, and falls back to a full handshake.
+fn sealing_key(ssl: &SslRef, keys: &TicketKeys) -> Option<TicketKey> {
+    let resumable = slot_index().and_then(|index| ssl.ex_data(index)).is_some_and(|slot| slot.resumable());
+    if resumable || ssl.session_reused() { keys.sealing_key() } else { TicketKey::generate().ok() }
+}
+
+/// Nothing more to do than the option that the acceptor sets.
+pub(super) fn disable_tickets(_builder: &mut SslContextBuilder) -> Result<(), super::lib::error::ErrorStack> {
+    Ok(())
+}
