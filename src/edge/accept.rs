@@ -1,0 +1,262 @@
+//! Listening sockets, and the life of a connection from accept to close.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, Socket as RawSocket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::connection::{Connection, Opened, Register};
+use super::serve::{self, Serving, WindowBudget};
+use super::socket::{Socket, abort, close_gently};
+use super::stream::EdgeStream;
+use super::App;
+use crate::snapshot::{Reader, Snapshot};
+use crate::telemetry::{ClientRecord, ConnectionRecord, EndReason, HandshakeResult, HttpVersion, Telemetry, Text};
+use crate::tls::{self, Accepted, HandshakeFailure};
+
+/// Connections the kernel keeps until they are accepted.
+const BACKLOG: i32 = 4096;
+
+/// How long accepting pauses when the process runs out of descriptors or memory.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What all workers share.
+#[derive(Debug, Clone)]
+pub struct Edge {
+    /// The configuration in force.
+    pub snapshots: Reader,
+    /// All live connections.
+    pub register: Arc<Register>,
+    /// Where outcomes go.
+    pub telemetry: Telemetry,
+    /// Receive windows of HTTP/2 uploads.
+    pub windows: Arc<WindowBudget>,
+    /// Becomes true when the gateway is to leave.
+    pub draining: watch::Receiver<bool>,
+}
+
+/// A listening address with one socket for each worker.
+#[derive(Debug)]
+pub struct Bound {
+    /// Position of the listener in the configuration.
+    pub listener: usize,
+    /// The address, with the port the kernel chose if 0 was asked for.
+    pub address: SocketAddr,
+    /// One for each worker; the kernel spreads connections over them.
+    pub sockets: Vec<StdListener>,
+}
+
+/// Binds `address` once for each of `workers`.
+///
+/// # Errors
+///
+/// When the address is in use, not of this machine, or needs a privilege: a sentence that says which.
+pub fn bind(listener: usize, address: SocketAddr, workers: usize) -> Result<Bound, String> {
+    let explain = |e: &io::Error| match e.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("{address} is in use by another process (`ss -ltnp 'sport = :{}'` tells which)", address.port())
+        }
+        io::ErrorKind::PermissionDenied => format!(
+            "{address} needs a privilege: ports below 1024 are bound with CAP_NET_BIND_SERVICE or by socket activation"
+        ),
+        io::ErrorKind::AddrNotAvailable => format!("{address} is not an address of this machine"),
+        _ => format!("cannot listen on {address}: {e}"),
+    };
+    // Sockets that share a port would also share it with another gateway of the same user. One that doesn't share
+    // finds out first.
+    let probe = listening_socket(address, false).map_err(|e| explain(&e))?;
+    let address = probe.local_addr().map_err(|e| explain(&e))?;
+    drop(probe);
+    let sockets: io::Result<Vec<StdListener>> = (0..workers.max(1)).map(|_| listening_socket(address, true)).collect();
+    Ok(Bound { listener, address, sockets: sockets.map_err(|e| explain(&e))? })
+}
+
+fn listening_socket(address: SocketAddr, shared: bool) -> io::Result<StdListener> {
+    let socket = RawSocket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // `[::]` beside `0.0.0.0` must not be a conflict.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Serves this worker's sockets until the gateway drains and the last connection has ended.
+///
+/// # Errors
+///
+/// When a socket can't be handed to the runtime.
+pub async fn run_worker(edge: Edge, sockets: Vec<(usize, StdListener)>, app: Arc<App>) -> io::Result<()> {
+    let limits = edge.snapshots.load().settings.limits;
+    let serving =
+        Arc::new(Serving { app, limits, windows: edge.windows.clone(), draining: edge.draining.clone() });
+    let mut loops = JoinSet::new();
+    for (listener, socket) in sockets {
+        let socket = TcpListener::from_std(socket)?;
+        loops.spawn(accept_loop(edge.clone(), listener, socket, serving.clone()));
+    }
+    while loops.join_next().await.is_some() {}
+    Ok(())
+}
+
+async fn accept_loop(edge: Edge, listener: usize, socket: TcpListener, serving: Arc<Serving>) {
+    let mut draining = edge.draining.clone();
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = serve::drain_order(&mut draining) => break,
+            Some(_) = connections.join_next(), if !connections.is_empty() => continue,
+            accepted = socket.accept() => accepted,
+        };
+        match accepted {
+            Ok((tcp, peer)) => {
+                connections.spawn(connection(edge.clone(), serving.clone(), listener, tcp, peer));
+            }
+            // The client was gone before it was accepted.
+            Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
+            Err(e) => {
+                log::error!("accept failed: {e} (is the limit on open files too low?)");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+    drop(socket);
+    while connections.join_next().await.is_some() {}
+}
+
+/// A connection from accept to close.
+async fn connection(edge: Edge, serving: Arc<Serving>, listener: usize, tcp: TcpStream, peer: SocketAddr) {
+    let tcp = Arc::new(tcp);
+    // Answers are written whole; waiting for more would only delay them.
+    let _ = tcp.set_nodelay(true);
+    let snapshot = edge.snapshots.load();
+    let Some(configured) = snapshot.listeners.get(listener) else { return };
+    let started = Instant::now();
+    let handshake = tls::accept(&configured.acceptor, Socket::new(tcp.clone()));
+    let outcome = tokio::time::timeout(serving.limits.handshake_timeout, handshake).await;
+    let accepted = match outcome {
+        Ok(Ok(accepted)) => accepted,
+        Ok(Err(failure)) => {
+            report_failure(&edge.telemetry, &configured.name, peer, &failure, started);
+            close_gently(&tcp).await;
+            return;
+        }
+        Err(_) => {
+            let failure = HandshakeFailure {
+                result: HandshakeResult::Timeout,
+                detail: format!("not done after {:?}", serving.limits.handshake_timeout),
+            };
+            report_failure(&edge.telemetry, &configured.name, peer, &failure, started);
+            abort(&tcp);
+            return;
+        }
+    };
+    let result = if accepted.resumed { HandshakeResult::Resumed } else { HandshakeResult::Established };
+    edge.telemetry.metrics.handshake(result, started.elapsed());
+    serve_accepted(&edge, &serving, &snapshot, listener, tcp, peer, accepted).await;
+}
+
+fn report_failure(telemetry: &Telemetry, listener: &str, peer: SocketAddr, failure: &HandshakeFailure, started: Instant) {
+    telemetry.metrics.handshake(failure.result, started.elapsed());
+    log::log!(
+        failure.result.level(),
+        "handshake refused: {} (listener {listener}, client {peer}): {}",
+        failure.result,
+        failure.detail
+    );
+}
+
+async fn serve_accepted(
+    edge: &Edge,
+    serving: &Serving,
+    snapshot: &Arc<Snapshot>,
+    listener: usize,
+    tcp: Arc<TcpStream>,
+    peer: SocketAddr,
+    accepted: Accepted<Socket>,
+) {
+    let Some(configured) = snapshot.listeners.get(listener) else { return };
+    let http2 = accepted.http2;
+    let connection = Connection::new(Opened {
+        listener,
+        record: Arc::new(connection_record(&configured.name, peer, &accepted)),
+        identity: accepted.identity,
+        server_name: accepted.server_name,
+        certificates: accepted.certificates,
+        generation: snapshot.generation,
+    });
+    let entry = edge.register.enter(connection.clone());
+    // Whoever publishes a generation judges the connections in the register. One that was not yet in it is judged here.
+    let current = edge.snapshots.load();
+    if current.generation != snapshot.generation {
+        if let Some(reason) = current.judge(&connection) {
+            connection.end(reason);
+        }
+    }
+    let _gauge = edge.telemetry.metrics.connection_opened(if http2 { HttpVersion::Http2 } else { HttpVersion::Http11 });
+    let reason = match EdgeStream::new(accepted.stream, connection.clone(), http2) {
+        Ok(stream) => {
+            let stream = Box::new(stream);
+            tokio::select! {
+                biased;
+                () = connection.wait_for_end() => EndReason::Complete,
+                reason = async { if http2 { serve::http2(serving, stream, &connection).await }
+                                 else { serve::http1(serving, stream, &connection).await } } => reason,
+            }
+        }
+        Err(e) => {
+            log::error!("connection {}: {e}", connection.id());
+            EndReason::Internal
+        }
+    };
+    drop(entry);
+    // A reason set from outside stands above the one the loop saw.
+    match connection.end_reason() {
+        Some(reason) => {
+            abort(&tcp);
+            edge.telemetry.metrics.connection_ended(reason);
+        }
+        None => {
+            edge.telemetry.metrics.connection_ended(reason);
+            if reason != EndReason::ClientClosed {
+                close_gently(&tcp).await;
+            }
+        }
+    }
+}
+
+fn connection_record(listener: &Arc<str>, peer: SocketAddr, accepted: &Accepted<Socket>) -> ConnectionRecord {
+    let identity = &accepted.identity;
+    let serial = identity.path.first().map(|leaf| leaf.serial.to_string()).unwrap_or_default();
+    ConnectionRecord {
+        client: peer,
+        listener: listener.clone(),
+        identity: ClientRecord {
+            label: identity.label().into(),
+            fingerprint: Text::new(&hex(&identity.fingerprint)),
+            serial: Text::new(&serial),
+        },
+        tls_version: Text::new(accepted.version),
+        cipher: Text::new(accepted.cipher),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        // Writing to a string doesn't fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}

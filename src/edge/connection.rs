@@ -1,0 +1,202 @@
+//! A live connection, and the register of all of them, so that they can be ended when their client loses its rights.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::Notify;
+
+use crate::identity::PeerIdentity;
+use crate::tls::ClientCertificates;
+use crate::telemetry::{ConnectionRecord, EndReason};
+
+/// What stays the same for all requests of a connection, and the switch that ends it.
+#[derive(Debug)]
+pub struct Connection {
+    id: u64,
+    /// Position of its listener in the configuration.
+    pub(crate) listener: usize,
+    /// What access records say of the connection: client address, listener, identity, TLS session.
+    pub(crate) record: Arc<ConnectionRecord>,
+    /// Who the client proved to be.
+    pub(crate) identity: Arc<PeerIdentity>,
+    /// The server name of the handshake, in lower case.
+    pub(crate) server_name: Option<Box<str>>,
+    /// What the upstream is told of the certificates, if it is told.
+    pub(crate) certificates: Option<Arc<ClientCertificates>>,
+    /// The generation whose revocation index and trust last approved of the identity.
+    checked: AtomicU64,
+    /// Requests whose head was complete.
+    requests: AtomicU64,
+    head_complete: AtomicBool,
+    /// 0 while it lives, else the index of its [`EndReason`] plus one.
+    end: AtomicU8,
+    ended: Notify,
+}
+
+/// What a new [`Connection`] is made of.
+pub(super) struct Opened {
+    pub(super) listener: usize,
+    pub(super) record: Arc<ConnectionRecord>,
+    pub(super) identity: Arc<PeerIdentity>,
+    pub(super) server_name: Option<Box<str>>,
+    pub(super) certificates: Option<Arc<ClientCertificates>>,
+    pub(super) generation: u64,
+}
+
+impl Connection {
+    pub(super) fn new(opened: Opened) -> Arc<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Arc::new(Connection {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            listener: opened.listener,
+            record: opened.record,
+            identity: opened.identity,
+            server_name: opened.server_name,
+            certificates: opened.certificates,
+            checked: AtomicU64::new(opened.generation),
+            requests: AtomicU64::new(0),
+            head_complete: AtomicBool::new(false),
+            end: AtomicU8::new(0),
+            ended: Notify::new(),
+        })
+    }
+
+    /// Unique within the process.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Ends the connection for `reason`. The first reason stays.
+    pub fn end(&self, reason: EndReason) {
+        let code = u8::try_from(reason as usize + 1).unwrap_or(u8::MAX);
+        if self.end.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            self.ended.notify_one();
+        }
+    }
+
+    /// Why the connection is ending, if it is.
+    #[must_use]
+    pub fn end_reason(&self) -> Option<EndReason> {
+        let code = self.end.load(Ordering::Acquire);
+        code.checked_sub(1).and_then(|index| EndReason::from_index(usize::from(index)))
+    }
+
+    /// Resolves once [`Connection::end`] was called.
+    pub(super) async fn wait_for_end(&self) {
+        self.ended.notified().await;
+    }
+
+    /// Counts a request, whose head is now complete.
+    pub(crate) fn begin_request(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.head_complete.store(true, Ordering::Release);
+    }
+
+    /// Requests so far.
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn expect_head(&self) {
+        self.head_complete.store(false, Ordering::Release);
+    }
+
+    pub(super) fn head_complete(&self) -> bool {
+        self.head_complete.load(Ordering::Acquire)
+    }
+
+    pub(super) fn note_late_head(&self) {
+        self.end(EndReason::HeadTimeout);
+    }
+
+    /// The generation that last approved of the identity.
+    pub(crate) fn checked_generation(&self) -> u64 {
+        self.checked.load(Ordering::Acquire)
+    }
+
+    /// Notes that `generation` approved of the identity.
+    pub(crate) fn approve(&self, generation: u64) {
+        self.checked.fetch_max(generation, Ordering::AcqRel);
+    }
+}
+
+/// All live connections. Sharded, so that the workers don't wait for each other.
+#[derive(Debug)]
+pub struct Register {
+    shards: Box<[Mutex<HashMap<u64, Arc<Connection>>>]>,
+}
+
+/// Shards of the register; a power of two well above the number of cores of a gateway.
+const SHARDS: usize = 16;
+
+impl Default for Register {
+    fn default() -> Self {
+        Register { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+    }
+}
+
+impl Register {
+    /// Enters a connection; it leaves when the guard is dropped.
+    pub(super) fn enter(self: &Arc<Self>, connection: Arc<Connection>) -> Entry {
+        if let Some(mut shard) = self.shard(connection.id) {
+            shard.insert(connection.id, connection.clone());
+        }
+        Entry { register: self.clone(), id: connection.id }
+    }
+
+    /// Ends every connection for which `judge` finds a reason, and returns how many those were.
+    pub fn end_where(&self, mut judge: impl FnMut(&Connection) -> Option<EndReason>) -> usize {
+        let mut ended = 0;
+        for shard in &self.shards {
+            // Judged outside the lock: a worker that accepts must not wait for a scan.
+            let members: Vec<Arc<Connection>> = match shard.lock() {
+                Ok(shard) => shard.values().cloned().collect(),
+                Err(poisoned) => poisoned.into_inner().values().cloned().collect(),
+            };
+            for connection in members {
+                if let Some(reason) = judge(&connection) {
+                    connection.end(reason);
+                    ended += 1;
+                }
+            }
+        }
+        ended
+    }
+
+    /// How many connections are live.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().map_or(0, |shard| shard.len())).sum()
+    }
+
+    /// Whether no connection is live.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn shard(&self, id: u64) -> Option<std::sync::MutexGuard<'_, HashMap<u64, Arc<Connection>>>> {
+        let position = usize::try_from(id % SHARDS as u64).unwrap_or(0);
+        match self.shards.get(position)?.lock() {
+            Ok(shard) => Some(shard),
+            // A panic elsewhere must not leave connections that nobody can end.
+            Err(poisoned) => Some(poisoned.into_inner()),
+        }
+    }
+}
+
+/// A connection's place in the [`Register`].
+pub(super) struct Entry {
+    register: Arc<Register>,
+    id: u64,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if let Some(mut shard) = self.register.shard(self.id) {
+            shard.remove(&self.id);
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! HTTP on an accepted connection, request by request, until a reason comes to end it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use pingora::apps::{HttpPersistentSettings, HttpServerApp};
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::{self as h2_server, H2Accept, HttpSession as H2Session};
+use pingora::protocols::{Digest, GetProxyDigest, Peek};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::App;
+use super::connection::Connection;
+use super::stream::EdgeStream;
+use crate::config::Limits;
+use crate::telemetry::EndReason;
+
+/// Length of the HTTP/2 connection preface (RFC 9113 §3.4).
+const PREFACE: usize = 24;
+
+/// Requests that never became one, before the connection is given up (pingora's own figure).
+const MAX_MALFORMED_STREAMS: usize = 32;
+
+/// What every connection of a worker is served with.
+pub(super) struct Serving {
+    pub(super) app: Arc<App>,
+    pub(super) limits: Limits,
+    pub(super) windows: Arc<WindowBudget>,
+    pub(super) draining: watch::Receiver<bool>,
+}
+
+/// Resolves once the gateway is to leave.
+pub(super) async fn drain_order(draining: &mut watch::Receiver<bool>) {
+    if draining.wait_for(|draining| *draining).await.is_err() {
+        // The sender is gone without an order, which happens only in the middle of the process's end.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Serves HTTP/1.1 until the connection ends, and says why it did.
+pub(super) async fn http1(serving: &Serving, mut stream: Box<EdgeStream>, connection: &Connection) -> EndReason {
+    let limits = &serving.limits;
+    let mut draining = serving.draining.clone();
+    let mut settings: Option<HttpPersistentSettings> = None;
+    loop {
+        let wait = if settings.is_none() { limits.request_head_timeout } else { limits.keep_alive_timeout };
+        let first = tokio::select! {
+            biased;
+            first = timeout(wait, stream.try_peek(&mut [])) => first,
+            // Between requests is the moment to leave. A client that was about to send retries (RFC 9112 §9.3.1).
+            () = drain_order(&mut draining) => return EndReason::Shutdown,
+        };
+        match first {
+            Err(_) => return EndReason::IdleTimeout,
+            Ok(Ok(true)) => {}
+            Ok(Ok(false) | Err(_)) => return EndReason::ClientClosed,
+        }
+        connection.expect_head();
+        stream.expect_head_by(Instant::now() + limits.request_head_timeout);
+        let mut session = ServerSession::new_http1(stream);
+        match settings.take() {
+            Some(settings) => settings.apply_to_session(&mut session),
+            // The value only says that the connection may stay; how long is decided above.
+            None => session.set_keepalive(Some(limits.keep_alive_timeout.as_secs().max(1))),
+        }
+        session.set_read_timeout(Some(limits.body_idle_timeout));
+        session.set_write_timeout(Some(limits.body_idle_timeout));
+        let before = connection.requests();
+        let reused = serving.app.process_new_http(session, &serving.draining).await;
+        if connection.requests() == before {
+            // The framework answered 400, or the client left in the middle of its head.
+            return EndReason::ProtocolError;
+        }
+        let Some((back, persistent)) = reused.map(pingora::apps::ReusedHttpStream::consume) else {
+            return if *draining.borrow() { EndReason::Shutdown } else { EndReason::Complete };
+        };
+        let Ok(back) = back.into_any().downcast::<EdgeStream>() else { return EndReason::Internal };
+        stream = back;
+        settings = persistent;
+        if settings.is_none() {
+            return EndReason::Internal;
+        }
+    }
+}
+
+/// Serves HTTP/2 until the connection ends, and says why it did.
+pub(super) async fn http2(serving: &Serving, mut stream: Box<EdgeStream>, connection: &Arc<Connection>) -> EndReason {
+    let limits = &serving.limits;
+    let digest = Arc::new(Digest { proxy_digest: stream.get_proxy_digest(), ..Digest::default() });
+    let handshake = async {
+        stream.read_ahead(PREFACE).await.ok()?;
+        let mut options = h2_server::default_h2_options();
+        options.max_concurrent_streams(limits.h2_max_streams);
+        options.initial_window_size(SMALL_WINDOW).initial_connection_window_size(SMALL_WINDOW);
+        h2_server::handshake(stream, Some(options)).await.ok()
+    };
+    let mut h2 = match timeout(limits.request_head_timeout, handshake).await {
+        Ok(Some(h2)) => h2,
+        Ok(None) => return EndReason::ProtocolError,
+        Err(_) => return EndReason::HeadTimeout,
+    };
+    let mut draining = serving.draining.clone();
+    let mut leaving = false;
+    let mut malformed = 0;
+    let mut windows: Option<WindowShare> = None;
+    // Dropping the set with the connection ends every request on it.
+    let mut requests = JoinSet::new();
+    let mut idle_since = Instant::now();
+    loop {
+        let idle_until = idle_since + limits.h2_idle_timeout;
+        tokio::select! {
+            biased;
+            Some(_) = requests.join_next(), if !requests.is_empty() => {
+                if requests.is_empty() {
+                    idle_since = Instant::now();
+                    if windows.take().is_some() {
+                        resize(&mut h2, SMALL_WINDOW, SMALL_WINDOW);
+                    }
+                }
+            }
+            () = drain_order(&mut draining), if !leaving => {
+                leaving = true;
+                h2.graceful_shutdown();
+            }
+            accepted = H2Session::from_h2_conn(&mut h2, digest.clone()) => match accepted {
+                Ok(Some(H2Accept::Session(mut session))) => {
+                    if windows.is_none() && sends_body(&session) {
+                        windows = WindowBudget::share(&serving.windows);
+                        if windows.is_some() {
+                            resize(&mut h2, LARGE_WINDOW, STREAM_WINDOW);
+                        }
+                    }
+                    session.write_timeout = Some(limits.body_idle_timeout);
+                    let app = serving.app.clone();
+                    let draining = serving.draining.clone();
+                    requests.spawn(async move {
+                        app.process_new_http(ServerSession::new_http2(session), &draining).await;
+                    });
+                }
+                Ok(Some(H2Accept::Rejected)) => {
+                    malformed += 1;
+                    if malformed >= MAX_MALFORMED_STREAMS {
+                        return EndReason::ProtocolError;
+                    }
+                }
+                Ok(None) => return if leaving { EndReason::Shutdown } else { EndReason::ClientClosed },
+                Err(_) => return EndReason::ClientClosed,
+            },
+            () = tokio::time::sleep_until(idle_until.into()), if requests.is_empty() => {
+                if leaving {
+                    // The client has had its chance to acknowledge.
+                    return EndReason::Shutdown;
+                }
+                say_goodbye(&mut h2, &digest).await;
+                return connection.end_reason().unwrap_or(EndReason::IdleTimeout);
+            }
+        }
+    }
+}
+
+type H2 = h2::server::Connection<pingora::protocols::Stream, bytes::Bytes>;
+
+/// Tells an idle client that the connection ends, so that it opens another one instead of seeing a broken pipe.
+async fn say_goodbye(h2: &mut H2, digest: &Arc<Digest>) {
+    h2.graceful_shutdown();
+    let flush = async { while let Ok(Some(_)) = H2Session::from_h2_conn(h2, digest.clone()).await {} };
+    // A client that doesn't answer is left to itself.
+    let _ = timeout(Duration::from_millis(500), flush).await;
+}
+
+fn sends_body(session: &H2Session) -> bool {
+    matches!(session.req_header().method.as_str(), "PUT" | "PATCH" | "POST")
+}
+
+/// The protocol's own default (RFC 9113 §6.9.2): all that a connection without an upload needs.
+const SMALL_WINDOW: u32 = 65_535;
+
+/// What a connection with an upload gets, for all its streams together.
+const LARGE_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// What each stream of such a connection gets: with less, an upload stops and goes.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+
+fn resize(h2: &mut H2, connection: u32, stream: u32) {
+    h2.set_target_window_size(connection);
+    // Refused only while an earlier change is not yet acknowledged; the window then stays as it is.
+    let _ = h2.set_initial_window_size(stream);
+}
+
+/// Bytes that clients may send ahead on all HTTP/2 connections together.
+#[derive(Debug)]
+pub struct WindowBudget {
+    free: AtomicU64,
+}
+
+impl WindowBudget {
+    /// A budget of this many bytes.
+    #[must_use]
+    pub fn new(bytes: u64) -> Self {
+        WindowBudget { free: AtomicU64::new(bytes) }
+    }
+
+    /// Takes a large window out of the budget, if there is one left.
+    fn share(budget: &Arc<Self>) -> Option<WindowShare> {
+        let take = |free: u64| free.checked_sub(u64::from(LARGE_WINDOW));
+        budget.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).ok()?;
+        Some(WindowShare(budget.clone()))
+    }
+}
+
+/// A large window, given back on drop.
+struct WindowShare(Arc<WindowBudget>);
+
+impl Drop for WindowShare {
+    fn drop(&mut self) {
+        self.0.free.fetch_add(u64::from(LARGE_WINDOW), Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_budget_is_never_overdrawn_and_comes_back() {
+        let budget = Arc::new(WindowBudget::new(u64::from(LARGE_WINDOW) * 2 + 1));
+        let first = WindowBudget::share(&budget);
+        let second = WindowBudget::share(&budget);
+        assert!(first.is_some() && second.is_some());
+        assert!(WindowBudget::share(&budget).is_none());
+        drop(first);
+        assert!(WindowBudget::share(&budget).is_some());
+    }
+}

@@ -1,0 +1,167 @@
+//! The TCP side of a connection, below TLS.
+//!
+//! Writes gather in a large buffer that is taken from the thread's pool only while there is something to send: a
+//! download then costs one system call for a quarter of a mebibyte, and an idle connection holds no buffer at all.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// Bytes gathered before they are sent.
+const WRITE_BUFFER: usize = 256 * 1024;
+
+/// Buffers a thread keeps for reuse.
+const POOLED: usize = 8;
+
+thread_local! {
+    static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+fn take_buffer() -> Vec<u8> {
+    POOL.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(WRITE_BUFFER))
+}
+
+fn give_back(mut buffer: Vec<u8>) {
+    buffer.clear();
+    POOL.with_borrow_mut(|pool| {
+        if pool.len() < POOLED {
+            pool.push(buffer);
+        }
+    });
+}
+
+/// A TCP stream whose writes are gathered.
+///
+/// The stream itself is shared with the connection's task, which can abort it while TLS and HTTP layers still own the
+/// socket.
+#[derive(Debug)]
+pub(super) struct Socket {
+    tcp: Arc<TcpStream>,
+    /// Empty without capacity while nothing waits to be sent.
+    pending: Vec<u8>,
+    /// How much of `pending` has been sent.
+    sent: usize,
+}
+
+impl Socket {
+    pub(super) fn new(tcp: Arc<TcpStream>) -> Self {
+        Socket { tcp, pending: Vec::new(), sent: 0 }
+    }
+
+    pub(super) fn tcp(&self) -> &TcpStream {
+        &self.tcp
+    }
+
+    fn send_pending(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.pending.len() {
+            let rest = self.pending.get(self.sent..).unwrap_or_default();
+            match self.tcp.try_write(rest) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(n) => self.sent += n,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.tcp.poll_write_ready(cx))?,
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
+        self.sent = 0;
+        if self.pending.capacity() > 0 {
+            give_back(std::mem::take(&mut self.pending));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.pending.capacity() > 0 {
+            give_back(std::mem::take(&mut self.pending));
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            match self.tcp.try_read(buffer.initialize_unfilled()) {
+                Ok(n) => {
+                    buffer.advance(n);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.tcp.poll_read_ready(cx))?,
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        if self.pending.len() + data.len() > WRITE_BUFFER && !self.pending.is_empty() {
+            ready!(self.send_pending(cx))?;
+        }
+        if self.pending.capacity() == 0 {
+            self.pending = take_buffer();
+        }
+        let taken = data.get(..WRITE_BUFFER).unwrap_or(data);
+        self.pending.extend_from_slice(taken);
+        Poll::Ready(Ok(taken.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.send_pending(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.send_pending(cx))?;
+        Poll::Ready(shut_down_writing(&self.tcp))
+    }
+}
+
+fn shut_down_writing(tcp: &TcpStream) -> io::Result<()> {
+    match socket2::SockRef::from(tcp).shutdown(std::net::Shutdown::Write) {
+        // The client was faster.
+        Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(()),
+        outcome => outcome,
+    }
+}
+
+/// Makes the coming close a reset: without it the kernel goes on delivering what is queued, megabytes of it.
+pub(super) fn abort(tcp: &TcpStream) {
+    // A socket that can't be configured is closed the ordinary way by the drop that follows.
+    let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
+}
+
+/// Closes so that the client can read what was last sent: stop writing, then discard what it still sends until it
+/// closes too. A close with unread bytes would be a reset, which makes the client's kernel throw the last answer (or
+/// the alert) away.
+pub(super) async fn close_gently(tcp: &TcpStream) {
+    /// What a client may still have under way, and how long it may take to notice.
+    const MOST_BYTES: usize = 4 * 1024 * 1024;
+    const MOST_TIME: Duration = Duration::from_secs(2);
+    if shut_down_writing(tcp).is_err() {
+        return;
+    }
+    let mut scratch = [0_u8; 4096];
+    let mut discarded = 0;
+    let drain = async {
+        while discarded < MOST_BYTES {
+            match tcp.try_read(&mut scratch) {
+                Ok(0) => return,
+                Ok(n) => discarded += n,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    if tcp.readable().await.is_err() {
+                        return;
+                    }
+                }
+                Err(_) => return,
+            }
+        }
+    };
+    // Running out of time is as good an end as any.
+    let _ = tokio::time::timeout(MOST_TIME, drain).await;
+}

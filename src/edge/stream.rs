@@ -1,0 +1,181 @@
+//! The stream that pingora's HTTP layers own while they work: TLS on our socket, with the connection attached.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora::http::ResponseHeader;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::{
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+    UniqueIDType,
+};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::Sleep;
+
+use super::connection::Connection;
+use super::socket::Socket;
+use crate::tls;
+
+/// A decrypted connection as pingora's HTTP servers take it.
+pub(super) struct EdgeStream {
+    tls: tls::Stream<Socket>,
+    connection: Arc<Connection>,
+    digest: Arc<ProxyDigest>,
+    /// Bytes read while waiting for the next request.
+    ahead: Bytes,
+    /// Until when the head of the current request must be complete.
+    head_deadline: Option<Pin<Box<Sleep>>>,
+    http2: bool,
+    id: UniqueIDType,
+}
+
+impl std::fmt::Debug for EdgeStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EdgeStream").field("connection", &self.connection.id()).finish_non_exhaustive()
+    }
+}
+
+impl EdgeStream {
+    pub(super) fn new(tls: tls::Stream<Socket>, connection: Arc<Connection>, http2: bool) -> io::Result<Self> {
+        use std::os::fd::AsRawFd;
+        let id = tls.get_ref().tcp().as_raw_fd();
+        // pingora passes this digest on to every request; the header is a place it demands and nobody reads.
+        let header = ResponseHeader::build(200, Some(0)).map_err(io::Error::other)?;
+        let digest = Arc::new(ProxyDigest::new(Box::new(header), Some(Box::new(connection.clone()))));
+        Ok(EdgeStream { tls, connection, digest, ahead: Bytes::new(), head_deadline: None, http2, id })
+    }
+
+    /// Starts the clock for the next request head: it covers the whole head, not a single read.
+    pub(super) fn expect_head_by(&mut self, deadline: Instant) {
+        self.head_deadline = Some(Box::pin(tokio::time::sleep_until(deadline.into())));
+    }
+
+    /// Waits until at least `least` bytes have come, and keeps them for whoever reads next.
+    ///
+    /// # Errors
+    ///
+    /// What the transport reports, and `UnexpectedEof` when the client closed before.
+    pub(super) async fn read_ahead(&mut self, least: usize) -> io::Result<()> {
+        while self.ahead.len() < least {
+            let more = std::future::poll_fn(|cx| read_some(&mut self.tls, cx)).await?;
+            if more.is_empty() {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.ahead = if self.ahead.is_empty() { more } else { [&self.ahead[..], &more[..]].concat().into() };
+        }
+        Ok(())
+    }
+
+    /// Fails when the head is late. Once the request has begun, the clock is off.
+    fn check_head_deadline(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(deadline) = &mut self.head_deadline else { return Ok(()) };
+        if self.connection.head_complete() {
+            self.head_deadline = None;
+            return Ok(());
+        }
+        match deadline.as_mut().poll(cx) {
+            Poll::Ready(()) => {
+                self.connection.note_late_head();
+                Err(io::Error::new(io::ErrorKind::TimedOut, "the request head was not complete in time"))
+            }
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl AsyncRead for EdgeStream {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            let n = self.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&self.ahead.split_to(n));
+            return Poll::Ready(Ok(()));
+        }
+        let outcome = Pin::new(&mut self.tls).poll_read(cx, buffer);
+        if outcome.is_pending() {
+            self.check_head_deadline(cx)?;
+        }
+        outcome
+    }
+}
+
+impl AsyncWrite for EdgeStream {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tls).poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_shutdown(cx)
+    }
+}
+
+#[async_trait]
+impl Shutdown for EdgeStream {
+    async fn shutdown(&mut self) {
+        // The client may be gone already, which is what a shutdown is for.
+        let _ = AsyncWriteExt::shutdown(self).await;
+    }
+}
+
+#[async_trait]
+impl Peek for EdgeStream {
+    /// Waits for the first bytes of the next request and keeps them; `buffer` is filled with a copy as far as it goes.
+    /// `Ok(false)` means that the client closed the connection.
+    async fn try_peek(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+        match self.read_ahead(1).await {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            Err(e) => return Err(e),
+        }
+        for (into, from) in buffer.iter_mut().zip(self.ahead.iter()) {
+            *into = *from;
+        }
+        Ok(true)
+    }
+}
+
+/// Reads into a buffer that lives only for the call, so that an idle connection owns none.
+fn read_some(tls: &mut tls::Stream<Socket>, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+    let mut scratch = [0_u8; 2048];
+    let mut buffer = ReadBuf::new(&mut scratch);
+    ready!(Pin::new(tls).poll_read(cx, &mut buffer))?;
+    Poll::Ready(Ok(Bytes::copy_from_slice(buffer.filled())))
+}
+
+impl Ssl for EdgeStream {
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        Some(if self.http2 { ALPN::H2 } else { ALPN::H1 })
+    }
+}
+
+impl UniqueID for EdgeStream {
+    fn id(&self) -> UniqueIDType {
+        self.id
+    }
+}
+
+impl GetTimingDigest for EdgeStream {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for EdgeStream {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        Some(self.digest.clone())
+    }
+}
+
+impl GetSocketDigest for EdgeStream {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        None
+    }
+}

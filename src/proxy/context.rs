@@ -1,0 +1,293 @@
+//! What a request carries through pingora's hooks, and the record that is written when it ends, however it ends.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use pingora::http::RequestHeader;
+use pingora::prelude::HttpPeer;
+use pingora::proxy::Session;
+use pingora::{Error, ErrorSource, ErrorType};
+
+use crate::edge::Connection;
+use crate::oci::Route;
+use crate::policy::Permit;
+use crate::snapshot::Snapshot;
+use crate::telemetry::{AccessRecord, DecisionId, HttpVersion, Outcome, Telemetry, Text, UpstreamFault, Verdict};
+use crate::upstream::{Admission, Upstream};
+
+/// pingora's per-request context: empty until the head has been read.
+#[derive(Debug, Default)]
+pub struct Context(Option<Exchange>);
+
+impl Context {
+    pub(super) fn enter(&mut self, exchange: Exchange) -> &mut Exchange {
+        self.0.insert(exchange)
+    }
+
+    /// The exchange under way.
+    pub(super) fn exchange(&mut self) -> pingora::Result<&mut Exchange> {
+        self.0.as_mut().ok_or_else(|| super::internal("a hook ran before the request was read"))
+    }
+
+    /// The end that pingora knows of. What it doesn't know of ends with the drop of the exchange.
+    pub(super) fn finish(&mut self, session: &Session, error: Option<&Error>) {
+        let Some(mut exchange) = self.0.take() else { return };
+        exchange.record.bytes_in = exchange.record.bytes_in.max(session.body_bytes_read() as u64);
+        if exchange.record.status.is_none() {
+            exchange.record.status = session.response_written().map(|head| head.status.as_u16());
+        }
+        if exchange.outcome.is_none() {
+            exchange.outcome = Some(error.map_or(Outcome::Proxied, |e| exchange.outcome_of(e)));
+        }
+    }
+}
+
+/// One request and its answer.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) connection: Arc<Connection>,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) route: Option<Route>,
+    pub(super) upstream: Option<Arc<Upstream>>,
+    /// The client's Host, checked.
+    pub(super) host: Box<str>,
+    /// The Host that was sent upstream.
+    pub(super) upstream_host: Box<str>,
+    pub(super) decision_id: DecisionId,
+    record: AccessRecord,
+    outcome: Option<Outcome>,
+    permit: Option<Permit>,
+    admission: Option<Admission>,
+    connect_attempts: usize,
+    started: Instant,
+    sent_upstream: Option<Instant>,
+    telemetry: Telemetry,
+}
+
+/// Addresses that are tried for one request.
+const MAX_CONNECT_ATTEMPTS: usize = 3;
+
+impl Exchange {
+    pub(super) fn begin(
+        head: &RequestHeader,
+        connection: Arc<Connection>,
+        snapshot: Arc<Snapshot>,
+        telemetry: Telemetry,
+    ) -> Self {
+        let now = SystemTime::now();
+        let decision_id = DecisionId::new(now);
+        let record = AccessRecord {
+            time: now,
+            decision_id,
+            generation: snapshot.generation,
+            connection: connection.record.clone(),
+            http_version: match head.version {
+                http::Version::HTTP_2 => HttpVersion::Http2,
+                http::Version::HTTP_10 => HttpVersion::Http10,
+                _ => HttpVersion::Http11,
+            },
+            method: Text::new(head.method.as_str()),
+            route: None,
+            repository: None,
+            reference: None,
+            action: None,
+            decision: None,
+            rule: None,
+            status: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            duration: Duration::ZERO,
+            upstream_first_byte: None,
+            upstream: None,
+            outcome: Outcome::Internal,
+            end_reason: None,
+            request_id: None,
+            trace_id: None,
+            user_agent: head.headers.get(http::header::USER_AGENT).map(|value| Text::lossy(value.as_bytes())),
+        };
+        Exchange {
+            connection,
+            snapshot,
+            route: None,
+            upstream: None,
+            host: Box::default(),
+            upstream_host: Box::default(),
+            decision_id,
+            record,
+            outcome: None,
+            permit: None,
+            admission: None,
+            connect_attempts: 0,
+            started: Instant::now(),
+            sent_upstream: None,
+            telemetry,
+        }
+    }
+
+    pub(super) fn time(&self) -> SystemTime {
+        self.record.time
+    }
+
+    pub(super) fn set_route(&mut self, route: Route) {
+        self.record.route = Some(route.kind());
+        self.record.repository = route.repository().map(|name| Text::new(name.as_str()));
+        self.record.reference = route.reference().map(Text::new);
+        self.record.action = route.action();
+        self.route = Some(route);
+    }
+
+    pub(super) fn permit(&mut self, permit: Permit) {
+        self.record.decision = Some(Verdict::Allow);
+        self.record.rule = Some(permit.rule_name().clone());
+        self.permit = Some(permit);
+    }
+
+    pub(super) fn deny(&mut self, rule: Option<Arc<str>>) {
+        self.record.decision = Some(Verdict::Deny);
+        self.record.rule = rule;
+    }
+
+    pub(super) fn is_permitted(&self) -> bool {
+        self.permit.is_some()
+    }
+
+    pub(super) fn enter_upstream(&mut self, upstream: Arc<Upstream>, admission: Admission) {
+        self.upstream = Some(upstream);
+        self.admission = Some(admission);
+    }
+
+    /// Picks an address and notes it.
+    pub(super) fn next_address(&mut self) -> pingora::Result<Box<HttpPeer>> {
+        let upstream = self.upstream.as_ref().ok_or_else(|| super::internal("no upstream was chosen"))?;
+        match upstream.pick() {
+            Ok(address) => {
+                self.record.upstream = Some(address.label().clone());
+                Ok(Box::new(address.peer().clone()))
+            }
+            Err(fault) => {
+                upstream.metrics().fault(fault);
+                self.outcome = Some(Outcome::UpstreamUnavailable);
+                Err(Error::explain(ErrorType::ConnectError, fault.as_str()))
+            }
+        }
+    }
+
+    /// Notes a failed attempt; whether another address should be tried.
+    pub(super) fn connect_failed(&mut self) -> bool {
+        self.connect_attempts += 1;
+        let known = self.upstream.as_ref().map_or(0, |upstream| upstream.addresses().len());
+        self.connect_attempts < known.min(MAX_CONNECT_ATTEMPTS)
+    }
+
+    pub(super) fn connected(&self, reused: bool) {
+        if let Some(upstream) = &self.upstream {
+            upstream.metrics().connected(reused);
+        }
+    }
+
+    pub(super) fn sent_upstream(&mut self, now: Instant) {
+        self.sent_upstream = Some(now);
+    }
+
+    pub(super) fn answered(&mut self, status: u16, now: Instant) {
+        if (100..200).contains(&status) {
+            return;
+        }
+        self.record.status = Some(status);
+        if let Some(sent) = self.sent_upstream.take() {
+            let waited = now.duration_since(sent);
+            self.record.upstream_first_byte = Some(waited);
+            if let Some(upstream) = &self.upstream {
+                upstream.metrics().first_byte(waited);
+            }
+        }
+    }
+
+    /// Notes an answer of the gateway's own.
+    ///
+    /// A status of 0 means that none was sent.
+    pub(super) fn refused(&mut self, status: u16, outcome: Outcome) {
+        self.record.status = (status > 0).then_some(status);
+        self.outcome = Some(outcome);
+    }
+
+    pub(super) fn received(&mut self, bytes: usize) {
+        self.record.bytes_in += bytes as u64;
+        self.telemetry.metrics.received(bytes);
+    }
+
+    pub(super) fn sent(&mut self, bytes: usize) {
+        self.record.bytes_out += bytes as u64;
+        self.telemetry.metrics.sent(bytes);
+    }
+
+    pub(super) fn trace(&mut self, request_id: &str, trace_id: &str) {
+        self.record.request_id = Some(Text::new(request_id));
+        self.record.trace_id = Some(Text::new(trace_id));
+    }
+
+    /// The outcome set so far by a hook.
+    pub(super) fn outcome(&self) -> Option<Outcome> {
+        self.outcome
+    }
+
+    /// What an error of the framework means, and counts it against the upstream if it is the upstream's.
+    pub(super) fn outcome_of(&self, error: &Error) -> Outcome {
+        if let Some(reason) = self.connection.end_reason() {
+            return reason.into();
+        }
+        if *error.esource() == ErrorSource::Downstream {
+            return match error.etype() {
+                ErrorType::ReadTimedout | ErrorType::WriteTimedout => Outcome::ClientTimeout,
+                ErrorType::InvalidHTTPHeader => Outcome::Malformed,
+                _ => Outcome::ClientAborted,
+            };
+        }
+        if *error.esource() != ErrorSource::Upstream {
+            return Outcome::Internal;
+        }
+        let (outcome, fault) = match error.etype() {
+            ErrorType::TLSHandshakeFailure
+            | ErrorType::TLSHandshakeTimedout
+            | ErrorType::InvalidCert
+            | ErrorType::TLSWantX509Lookup => (Outcome::UpstreamConnect, UpstreamFault::Tls),
+            ErrorType::ConnectTimedout
+            | ErrorType::ConnectRefused
+            | ErrorType::ConnectNoRoute
+            | ErrorType::ConnectError
+            | ErrorType::SocketError
+            | ErrorType::BindError => (Outcome::UpstreamConnect, UpstreamFault::Connect),
+            ErrorType::ReadTimedout if self.record.status.is_none() => {
+                (Outcome::UpstreamTimeout, UpstreamFault::FirstByteTimeout)
+            }
+            ErrorType::ReadTimedout | ErrorType::WriteTimedout => (Outcome::UpstreamTimeout, UpstreamFault::IdleTimeout),
+            ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => {
+                (Outcome::UpstreamError, UpstreamFault::Closed)
+            }
+            _ => (Outcome::UpstreamError, UpstreamFault::Protocol),
+        };
+        if let Some(upstream) = &self.upstream {
+            upstream.metrics().fault(fault);
+        }
+        log::log!(outcome.level(), "decision {}: upstream failed: {error}", self.decision_id);
+        outcome
+    }
+}
+
+/// The record is written here, since pingora's `logging` hook doesn't run for a connection that is cut.
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let end_reason = self.connection.end_reason();
+        let outcome = match (self.outcome, end_reason) {
+            (Some(outcome), _) => outcome,
+            (None, Some(reason)) => reason.into(),
+            (None, None) if std::thread::panicking() => Outcome::Internal,
+            (None, None) => Outcome::ClientAborted,
+        };
+        let mut record = self.record.clone();
+        record.outcome = outcome;
+        record.end_reason = end_reason;
+        record.duration = self.started.elapsed();
+        self.telemetry.finish(record);
+    }
+}

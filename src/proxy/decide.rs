@@ -1,0 +1,107 @@
+//! From a strictly read head to a permit and an upstream.
+
+use super::context::Exchange;
+use super::refusal::Refusal;
+use super::strict::Head;
+use super::unix_seconds;
+use crate::oci::Route;
+use crate::policy::{Decision, Facts, TlsFacts};
+use crate::telemetry::UpstreamFault;
+
+/// Asks again whether the client may be connected at all. Cheap unless a generation was published since.
+///
+/// Whoever publishes ends the connections of clients that lost their rights. This covers the moment between the
+/// publication and that end, and certificates that expire while connected.
+pub(super) fn check_connection(exchange: &Exchange) -> Result<(), Refusal> {
+    if let Some(reason) = exchange.connection.end_reason() {
+        return Err(Refusal::withdrawn(reason));
+    }
+    match exchange.snapshot.judge(&exchange.connection) {
+        Some(reason) => {
+            // The answer is still delivered; the connection closes behind it.
+            Err(Refusal::withdrawn(reason))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Decides over the request and leaves the permit in the exchange.
+pub(super) fn authorize(exchange: &mut Exchange, head: Head) -> Result<(), Refusal> {
+    let Head { route, host_name } = head;
+    exchange.set_route(route.clone());
+    // The certificate and the policy of one name must not answer for another (RFC 9110 §7.4).
+    if exchange.connection.server_name.as_deref().is_some_and(|server_name| server_name.trim_end_matches('.') != host_name) {
+        return Err(Refusal::misdirected("the Host is not the name that the TLS connection was made for"));
+    }
+    choose_upstream(exchange, &route, &host_name)?;
+    match decide(exchange, &route) {
+        Decision::Permit(permit) => exchange.permit(permit),
+        // A refused mount is no refusal of the push: the client uploads the layer instead (OCI distribution spec,
+        // "Mounting a blob from another repository").
+        Decision::Reject(_) if route.has_mount() => {
+            let route = route.without_mount();
+            let decision = decide(exchange, &route);
+            exchange.set_route(route);
+            accept(exchange, decision)?;
+        }
+        decision => accept(exchange, decision)?,
+    }
+    Ok(())
+}
+
+fn accept(exchange: &mut Exchange, decision: Decision) -> Result<(), Refusal> {
+    match decision {
+        Decision::Permit(permit) => {
+            exchange.permit(permit);
+            Ok(())
+        }
+        Decision::Reject(rejection) => {
+            exchange.deny(rejection.rule.clone());
+            Err(Refusal::denied(&rejection, &exchange.decision_id.to_string()))
+        }
+        // No rule of today's policies asks for more. Should one, nothing is allowed on a guess.
+        Decision::Needs(_) => Err(Refusal::internal("a decision needs a fact that is not looked up")),
+    }
+}
+
+fn decide(exchange: &Exchange, route: &Route) -> Decision {
+    let accesses = route.accesses();
+    exchange.snapshot.policy.decide(&Facts {
+        identity: &exchange.connection.identity,
+        accesses: accesses.as_ref(),
+        now: unix_seconds(exchange.time()),
+        client: exchange.connection.record.client.ip(),
+        tls: TlsFacts::new(exchange.connection.record.tls_version.as_str()),
+        tag_exists: None,
+    })
+}
+
+fn choose_upstream(exchange: &mut Exchange, route: &Route, host_name: &str) -> Result<(), Refusal> {
+    let listener = exchange.snapshot.listeners.get(exchange.connection.listener);
+    let default = listener.map_or("", |listener| listener.upstream.as_str());
+    let upstream = exchange.snapshot.upstreams.choose(default, Some(host_name), route.repository()).cloned();
+    match upstream {
+        Some(upstream) => {
+            exchange.upstream = Some(upstream);
+            Ok(())
+        }
+        None => Err(Refusal::internal("a listener without an upstream")),
+    }
+}
+
+/// Waits for a place at the upstream.
+pub(super) async fn enter_upstream(exchange: &mut Exchange) -> Result<(), Refusal> {
+    let Some(upstream) = exchange.upstream.clone() else {
+        return Err(Refusal::upstream(UpstreamFault::Resolve));
+    };
+    match upstream.admit().await {
+        Ok(admission) => {
+            exchange.enter_upstream(upstream, admission);
+            Ok(())
+        }
+        Err(fault) => {
+            upstream.metrics().fault(fault);
+            Err(Refusal::upstream(fault))
+        }
+    }
+}

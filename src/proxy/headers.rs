@@ -1,0 +1,198 @@
+//! The heads that go upstream and come back.
+//!
+//! A request head is made anew: method and target from the route, header fields from a short list of what a registry
+//! reads, our own fields last. Whatever a client invents to look like a proxy, to override a method or to carry an
+//! identity is not on the list, in no spelling.
+
+use http::header::{self, HeaderName, HeaderValue};
+use pingora::http::{RequestHeader, ResponseHeader};
+
+use super::context::Exchange;
+use super::location;
+use crate::config::Authorization;
+
+/// Request fields that reach the registry as the client sent them. `Content-Length` and `Transfer-Encoding` were checked
+/// to have one reading, and the framework frames the body anew by them.
+const FORWARDED: [HeaderName; 19] = [
+    header::ACCEPT,
+    header::ACCEPT_ENCODING,
+    header::ACCEPT_LANGUAGE,
+    header::CACHE_CONTROL,
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::EXPECT,
+    header::IF_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_NONE_MATCH,
+    header::IF_RANGE,
+    header::IF_UNMODIFIED_SINCE,
+    header::PRAGMA,
+    header::RANGE,
+    header::TRANSFER_ENCODING,
+    header::USER_AGENT,
+    HeaderName::from_static("tracestate"),
+];
+
+/// Prefixes of fields that belong to the registry protocol, such as `Docker-Content-Digest` and `OCI-Chunk-Min-Length`.
+const FORWARDED_PREFIXES: [&str; 2] = ["docker-", "oci-"];
+
+const X_REQUEST_ID: &str = "X-Request-Id";
+const TRACEPARENT: &str = "traceparent";
+
+/// The head to send upstream for the route in `exchange`.
+pub(super) fn upstream_request(client: &RequestHeader, exchange: &mut Exchange) -> pingora::Result<RequestHeader> {
+    let route = exchange.route.as_ref().ok_or_else(|| super::internal("no route"))?;
+    let mut request = RequestHeader::build(route.method().as_str(), route.target().as_bytes(), Some(24))?;
+    request.set_version(http::Version::HTTP_11);
+    for (name, value) in &client.headers {
+        if FORWARDED.contains(name) || FORWARDED_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix)) {
+            request.append_header(name.clone(), value.clone())?;
+        }
+    }
+    if client.version == http::Version::HTTP_2 {
+        // An interim answer can't be passed on over HTTP/2 here, so none is asked for.
+        request.remove_header(&header::EXPECT);
+    }
+    authorization(client, &mut request, exchange)?;
+    forwarding(&mut request, exchange)?;
+    tracing(client, &mut request, exchange)?;
+    client_certificate(&mut request, exchange)?;
+    Ok(request)
+}
+
+fn authorization(client: &RequestHeader, request: &mut RequestHeader, exchange: &Exchange) -> pingora::Result<()> {
+    let Some(upstream) = &exchange.upstream else { return Ok(()) };
+    match &upstream.settings().authorization {
+        Authorization::Drop => {}
+        Authorization::Pass => {
+            for value in client.headers.get_all(header::AUTHORIZATION) {
+                request.append_header(header::AUTHORIZATION, value.clone())?;
+            }
+        }
+        Authorization::Replace(_) => {
+            let credentials = upstream.credentials().ok_or_else(|| super::internal("no credentials"))?;
+            request.insert_header(header::AUTHORIZATION, credentials.clone())?;
+        }
+    }
+    Ok(())
+}
+
+/// `Host` and the `X-Forwarded-*` fields, which the registry believes.
+fn forwarding(request: &mut RequestHeader, exchange: &mut Exchange) -> pingora::Result<()> {
+    let configured = exchange.upstream.as_ref().and_then(|upstream| upstream.settings().host.clone());
+    exchange.upstream_host = configured.map_or_else(|| exchange.host.clone(), String::into_boxed_str);
+    request.insert_header(header::HOST, &*exchange.upstream_host)?;
+    request.insert_header("X-Forwarded-For", exchange.connection.record.client.ip().to_string())?;
+    request.insert_header("X-Forwarded-Proto", "https")?;
+    request.insert_header("X-Forwarded-Host", &*exchange.host)?;
+    Ok(())
+}
+
+fn tracing(client: &RequestHeader, request: &mut RequestHeader, exchange: &mut Exchange) -> pingora::Result<()> {
+    let text = |name: &str| client.headers.get(name).and_then(|value| value.to_str().ok());
+    let request_id = match text(X_REQUEST_ID) {
+        Some(id) if is_request_id(id) => id.to_owned(),
+        _ => exchange.decision_id.to_string(),
+    };
+    let traceparent = match text(TRACEPARENT) {
+        Some(parent) if is_traceparent(parent) => parent.to_owned(),
+        // Without a parent of its own, the client's state is nobody's.
+        _ => {
+            request.remove_header("tracestate");
+            new_traceparent()
+        }
+    };
+    exchange.trace(&request_id, traceparent.get(3..35).unwrap_or_default());
+    request.insert_header(X_REQUEST_ID, request_id)?;
+    request.insert_header(TRACEPARENT, traceparent)?;
+    Ok(())
+}
+
+/// What is kept of a client's id: short and harmless in every log.
+fn is_request_id(id: &str) -> bool {
+    (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'='))
+}
+
+/// W3C Trace Context §3.2, version 00: `00-<32 hex>-<16 hex>-<2 hex>`, neither id all zeros.
+fn is_traceparent(value: &str) -> bool {
+    let mut parts = value.split('-');
+    let (Some("00"), Some(trace), Some(span), Some(flags), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
+    let hex = |text: &str, length: usize| {
+        text.len() == length && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
+    let zero = |text: &str| text.bytes().all(|b| b == b'0');
+    hex(trace, 32) && hex(span, 16) && hex(flags, 2) && !zero(trace) && !zero(span)
+}
+
+fn new_traceparent() -> String {
+    // Trace ids name requests; nothing is granted to whoever guesses one.
+    format!("00-{:032x}-{:016x}-00", fastrand::u128(1..), fastrand::u64(1..))
+}
+
+/// RFC 9440, if configured.
+fn client_certificate(request: &mut RequestHeader, exchange: &Exchange) -> pingora::Result<()> {
+    if !exchange.snapshot.settings.headers.client_cert {
+        return Ok(());
+    }
+    let Some(certificates) = &exchange.connection.certificates else { return Ok(()) };
+    request.insert_header("Client-Cert", certificates.leaf.as_str())?;
+    if !certificates.chain.is_empty() {
+        request.insert_header("Client-Cert-Chain", certificates.chain.as_str())?;
+    }
+    Ok(())
+}
+
+/// Makes the registry's answer ours: its `Location` leads back here, and fields between it and the gateway stay behind.
+pub(super) fn client_response(response: &mut ResponseHeader, exchange: &Exchange) -> pingora::Result<()> {
+    for hop in ["Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Upgrade", "Alt-Svc"] {
+        response.remove_header(hop);
+    }
+    let location = response.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
+    if let Some(relative) = location.and_then(|location| location::make_relative(location, &ours(exchange))) {
+        let value = HeaderValue::from_str(&relative).map_err(|_| super::internal("a Location that is no header value"))?;
+        response.insert_header(header::LOCATION, value)?;
+    }
+    Ok(())
+}
+
+/// The hosts by which the registry may name itself.
+fn ours(exchange: &Exchange) -> [String; 3] {
+    let address = exchange.upstream.as_ref().map(|upstream| upstream.default_host()).unwrap_or_default();
+    [exchange.upstream_host.to_string(), exchange.host.to_string(), address]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traceparents_are_checked_before_they_are_kept() {
+        assert!(is_traceparent("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"));
+        assert!(is_traceparent(&new_traceparent()));
+        for bad in [
+            "",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-extra",
+        ] {
+            assert!(!is_traceparent(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn request_ids_are_kept_only_if_harmless() {
+        assert!(is_request_id("01J-abc_DEF.9="));
+        for bad in ["", "a b", "a\"b", "<script>", &"x".repeat(129)] {
+            assert!(!is_request_id(bad), "{bad}");
+        }
+    }
+}

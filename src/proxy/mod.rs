@@ -1,0 +1,218 @@
+//! The HTTP side: pingora's hooks, each a few lines that delegate.
+//!
+//! `request_filter` reads the request strictly, routes it, decides, and picks the upstream; a refusal is answered there.
+//! What goes upstream is built anew from the route. Without a [`Permit`](crate::policy::Permit) in the context there is
+//! no upstream: `upstream_peer` refuses.
+
+mod context;
+mod decide;
+mod headers;
+mod location;
+mod refusal;
+mod respond;
+mod strict;
+
+use std::time::{Instant, SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::prelude::HttpPeer;
+use pingora::protocols::Digest;
+use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use pingora::{Error, ErrorType};
+
+use crate::edge::Connection;
+use crate::snapshot::Reader;
+use crate::telemetry::Telemetry;
+use context::{Context, Exchange};
+use refusal::Refusal;
+
+/// The application behind every connection of a worker.
+#[derive(Debug)]
+pub struct Gateway {
+    snapshots: Reader,
+    telemetry: Telemetry,
+}
+
+impl Gateway {
+    /// The application over the configuration in force.
+    #[must_use]
+    pub fn new(snapshots: Reader, telemetry: Telemetry) -> Self {
+        Gateway { snapshots, telemetry }
+    }
+
+    /// Everything that is decided before a byte goes upstream.
+    async fn admit(&self, session: &Session, exchange: &mut Exchange) -> Result<(), Refusal> {
+        decide::check_connection(exchange)?;
+        let head = strict::read(session, exchange)?;
+        decide::authorize(exchange, head)?;
+        decide::enter_upstream(exchange).await
+    }
+}
+
+/// The connection that a request came on.
+fn connection(session: &Session) -> Option<&std::sync::Arc<Connection>> {
+    let digest = session.digest()?.proxy_digest.as_ref()?;
+    digest.user_data.as_ref()?.downcast_ref()
+}
+
+fn internal(what: &'static str) -> Box<Error> {
+    Error::explain(ErrorType::InternalError, what)
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context::default()
+    }
+
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {
+        // No compression: blobs are compressed already, and digests are over what is sent.
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<bool> {
+        let connection = connection(session).ok_or_else(|| internal("a request without a connection"))?.clone();
+        connection.begin_request();
+        let snapshot = self.snapshots.load();
+        let mut exchange = Exchange::begin(session.req_header(), connection, snapshot, self.telemetry.clone());
+        let outcome = self.admit(session, &mut exchange).await;
+        let exchange = ctx.enter(exchange);
+        match outcome {
+            Ok(()) => Ok(false),
+            Err(refusal) => {
+                respond::refuse(session, exchange, &refusal).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Context) -> pingora::Result<Box<HttpPeer>> {
+        let exchange = ctx.exchange()?;
+        if !exchange.is_permitted() {
+            return Err(internal("no permit"));
+        }
+        exchange.next_address()
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        reused: bool,
+        _peer: &HttpPeer,
+        _fd: std::os::unix::io::RawFd,
+        digest: Option<&Digest>,
+        ctx: &mut Context,
+    ) -> pingora::Result<()> {
+        let exchange = ctx.exchange()?;
+        exchange.connected(reused);
+        let version = digest.and_then(|digest| digest.ssl_digest.as_ref()).map(|tls| tls.version.as_ref());
+        // The framework's connector accepts what the library accepts, and libraries are patient with old versions.
+        if matches!(version, Some("TLSv1" | "TLSv1.1" | "SSLv3")) {
+            return Err(Error::explain(ErrorType::TLSHandshakeFailure, "the upstream speaks a TLS version below 1.2"));
+        }
+        Ok(())
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        upstream_request: &mut RequestHeader,
+        ctx: &mut Context,
+    ) -> pingora::Result<()> {
+        let exchange = ctx.exchange()?;
+        *upstream_request = headers::upstream_request(session.req_header(), exchange)?;
+        exchange.sent_upstream(Instant::now());
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        ctx: &mut Context,
+    ) -> pingora::Result<()> {
+        if let Some(bytes) = body {
+            ctx.exchange()?.received(bytes.len());
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        _session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> pingora::Result<()> {
+        let exchange = ctx.exchange()?;
+        headers::client_response(response, exchange)?;
+        exchange.answered(response.status.as_u16(), Instant::now());
+        Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        ctx: &mut Context,
+    ) -> pingora::Result<Option<std::time::Duration>> {
+        if let Some(bytes) = body {
+            ctx.exchange()?.sent(bytes.len());
+        }
+        Ok(None)
+    }
+
+    fn fail_to_connect(&self, _session: &mut Session, _peer: &HttpPeer, ctx: &mut Context, mut e: Box<Error>) -> Box<Error> {
+        // Nothing was sent, so the next address may be tried.
+        let again = ctx.exchange().is_ok_and(Exchange::connect_failed);
+        e.set_retry(again);
+        e
+    }
+
+    fn error_while_proxy(
+        &self,
+        peer: &HttpPeer,
+        session: &mut Session,
+        e: Box<Error>,
+        _ctx: &mut Context,
+        client_reused: bool,
+    ) -> Box<Error> {
+        let mut e = e.more_context(format!("upstream {peer}"));
+        // A pooled connection that the upstream had closed. Only what may be asked twice without harm is.
+        let harmless = matches!(session.req_header().method.as_str(), "GET" | "HEAD");
+        if harmless && session.response_written().is_none() {
+            e.retry.decide_reuse(client_reused);
+        } else {
+            e.set_retry(false);
+        }
+        e
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Context) -> FailToProxy {
+        let code = respond::failed(session, ctx, e).await;
+        FailToProxy { error_code: code, can_reuse_downstream: false }
+    }
+
+    async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Context) {
+        ctx.finish(session, e);
+    }
+
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
+        // The access record and the metrics say it, once and with its cause.
+        true
+    }
+
+    fn suppress_proxy_warn_log(&self, _session: &Session, _ctx: &Context, _e: &Error, _c: ProxyWarnLogContext) -> bool {
+        true
+    }
+}
+
+/// Seconds since the Unix epoch of a wall-clock time.
+fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}

@@ -1,0 +1,82 @@
+//! Why a request is not proxied, in two voices: what the client may know, and how it counts.
+
+use crate::oci::{ErrorCode, RouteError};
+use crate::policy::Rejection;
+use crate::telemetry::{EndReason, Outcome, UpstreamFault};
+
+/// A request that ends at the gateway.
+#[derive(Debug, Clone)]
+pub(super) struct Refusal {
+    /// The HTTP status; for most codes the one that OCI gives it.
+    pub(super) status: u16,
+    /// The OCI error code (OCI distribution spec §Error codes).
+    pub(super) code: ErrorCode,
+    /// For the client.
+    pub(super) message: String,
+    /// For metrics and the access record.
+    pub(super) outcome: Outcome,
+    /// The methods the endpoint has, for a 405.
+    pub(super) allow: Option<&'static str>,
+    /// Whether the connection can't be trusted to carry another request.
+    pub(super) close: bool,
+}
+
+impl Refusal {
+    fn new(code: ErrorCode, outcome: Outcome, message: impl Into<String>) -> Self {
+        Refusal { status: code.status(), code, message: message.into(), outcome, allow: None, close: false }
+    }
+
+    /// A head that has more than one reading. The connection closes: what follows on it can't be told apart either.
+    pub(super) fn malformed(message: impl Into<String>) -> Self {
+        Refusal { status: 400, close: true, ..Self::new(ErrorCode::Unsupported, Outcome::Malformed, message) }
+    }
+
+    /// RFC 9110 §15.5.20: this connection doesn't stand for that host.
+    pub(super) fn misdirected(message: impl Into<String>) -> Self {
+        Refusal { status: 421, ..Self::new(ErrorCode::Unsupported, Outcome::Misdirected, message) }
+    }
+
+    /// RFC 9110 §15.5.16: a body of a type that the registry would read as more parameters.
+    pub(super) fn body_type(message: impl Into<String>) -> Self {
+        Refusal { status: 415, ..Self::new(ErrorCode::Unsupported, Outcome::Unsupported, message) }
+    }
+
+    pub(super) fn denied(rejection: &Rejection, decision_id: &str) -> Self {
+        Self::new(ErrorCode::Denied, Outcome::Denied, rejection.message(decision_id))
+    }
+
+    /// The client has lost its rights since the handshake. The message doesn't say more than the alert would.
+    pub(super) fn withdrawn(reason: EndReason) -> Self {
+        let (outcome, message) = match reason {
+            EndReason::Revoked => (Outcome::Revoked, "the client certificate is revoked"),
+            EndReason::Expired => (Outcome::Expired, "the client certificate has expired"),
+            EndReason::Untrusted => (Outcome::Untrusted, "the issuer of the client certificate is no longer trusted"),
+            _ => (Outcome::RevocationUnknown, "the state of the client certificate is not known at the moment"),
+        };
+        Refusal { close: true, ..Self::new(ErrorCode::Denied, outcome, message) }
+    }
+
+    pub(super) fn upstream(fault: UpstreamFault) -> Self {
+        let (outcome, message) = match fault {
+            UpstreamFault::Busy => (Outcome::UpstreamBusy, "the registry is busy; try again"),
+            _ => (Outcome::UpstreamUnavailable, "the registry is not available; try again later"),
+        };
+        Self::new(ErrorCode::Unavailable, outcome, message)
+    }
+
+    /// Something that can't happen did; refuse.
+    pub(super) fn internal(message: &'static str) -> Self {
+        log::error!("{message}");
+        Refusal { status: 500, ..Self::new(ErrorCode::Unavailable, Outcome::Internal, "internal error of the gateway") }
+    }
+}
+
+impl From<RouteError> for Refusal {
+    fn from(error: RouteError) -> Self {
+        let outcome = match error.code {
+            ErrorCode::Unsupported | ErrorCode::NameUnknown => Outcome::Unsupported,
+            _ => Outcome::Malformed,
+        };
+        Refusal { allow: error.allow, ..Self::new(error.code, outcome, error.message) }
+    }
+}

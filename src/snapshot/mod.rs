@@ -1,0 +1,93 @@
+//! The configuration in force: settings, certificates, trust, revocation, policy and upstreams as one immutable whole.
+//!
+//! Everything is loaded, resolved and built before anything is replaced, and then replaced by one swap. A request never
+//! sees the new policy with the old trust.
+
+mod build;
+mod store;
+mod watch;
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+pub use build::{Builder, Built};
+pub use store::{Publisher, Reader, store};
+pub use watch::Watcher;
+
+use crate::config::Settings;
+use crate::edge::Connection;
+use crate::policy::Policy;
+use crate::revocation;
+use crate::telemetry::{EndReason, Published};
+use crate::tls::{Acceptor, TrustBundle};
+use crate::upstream;
+
+/// One generation of everything that serving depends on.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Counts publications from 1; shows in logs, metrics and access records.
+    pub generation: u64,
+    /// The resolved configuration.
+    pub settings: Settings,
+    /// One for each listener, in the order in which their sockets were bound.
+    pub listeners: Vec<Listener>,
+    /// Which certificates are revoked.
+    pub revocation: revocation::Index,
+    /// Who may do what.
+    pub policy: Policy,
+    /// The registries.
+    pub upstreams: upstream::Table,
+    /// What metrics say about this generation.
+    pub published: Published,
+}
+
+/// What a listener serves with.
+#[derive(Debug)]
+pub struct Listener {
+    /// Its name in the configuration.
+    pub name: Arc<str>,
+    /// Its side of the handshake.
+    pub acceptor: Acceptor,
+    /// Who may vouch for its clients.
+    pub trust: Arc<TrustBundle>,
+    /// The upstream of requests that no other claims.
+    pub upstream: String,
+}
+
+impl Snapshot {
+    /// Why a connection that an earlier generation let in must end, if this one wouldn't let it in.
+    ///
+    /// Asked for every live connection when a generation is published, and for a connection that was accepted
+    /// meanwhile.
+    #[must_use]
+    pub fn judge(&self, connection: &Connection) -> Option<EndReason> {
+        let now = unix_now();
+        let identity = &connection.identity;
+        if identity.not_after() < now {
+            return Some(EndReason::Expired);
+        }
+        if connection.checked_generation() >= self.generation {
+            return None;
+        }
+        let anchored = self.listeners.get(connection.listener).is_some_and(|listener| {
+            identity.path.last().is_some_and(|anchor| listener.trust.contains(&anchor.fingerprint))
+        });
+        if !anchored {
+            return Some(EndReason::Untrusted);
+        }
+        match self.revocation.check(&identity.path, now) {
+            Ok(()) => {
+                connection.approve(self.generation);
+                None
+            }
+            Err(revocation::Refusal::Revoked { .. }) => Some(EndReason::Revoked),
+            Err(_) => Some(EndReason::RevocationUnknown),
+        }
+    }
+}
+
+/// Seconds since the Unix epoch; a clock before 1970 reads as 0.
+pub(crate) fn unix_now() -> i64 {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX)
+}

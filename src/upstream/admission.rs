@@ -1,0 +1,91 @@
+//! Circuit breaking: how many requests an upstream is asked at a time, and how many may wait for their turn.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::config::UpstreamLimits;
+use crate::telemetry::UpstreamFault;
+
+#[derive(Debug)]
+pub(super) struct Gate {
+    places: Arc<Semaphore>,
+    waiting: AtomicUsize,
+    most_waiting: usize,
+    patience: Duration,
+}
+
+/// A place among the requests in flight, free again on drop.
+#[derive(Debug)]
+pub struct Admission {
+    _place: OwnedSemaphorePermit,
+}
+
+/// Takes one off the count of the waiting, even when the waiter's client leaves.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Gate {
+    pub(super) fn new(limits: &UpstreamLimits, patience: Duration) -> Self {
+        Gate {
+            places: Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS))),
+            waiting: AtomicUsize::new(0),
+            most_waiting: limits.max_pending,
+            patience,
+        }
+    }
+
+    pub(super) async fn admit(gate: &Arc<Self>) -> Result<Admission, UpstreamFault> {
+        if let Ok(place) = gate.places.clone().try_acquire_owned() {
+            return Ok(Admission { _place: place });
+        }
+        let before = gate.waiting.fetch_add(1, Ordering::AcqRel);
+        let _waiting = Waiting(&gate.waiting);
+        if before >= gate.most_waiting {
+            return Err(UpstreamFault::Busy);
+        }
+        let place = tokio::time::timeout(gate.patience, gate.places.clone().acquire_owned()).await;
+        match place {
+            Ok(Ok(place)) => Ok(Admission { _place: place }),
+            Ok(Err(_)) | Err(_) => Err(UpstreamFault::Busy),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gate(max_connections: usize, max_pending: usize) -> Arc<Gate> {
+        Arc::new(Gate::new(&UpstreamLimits { max_connections, max_pending }, Duration::from_millis(50)))
+    }
+
+    #[tokio::test]
+    async fn a_place_is_free_again_when_its_holder_leaves() {
+        let gate = gate(1, 1);
+        let first = Gate::admit(&gate).await.expect("free");
+        let second = tokio::spawn({
+            let gate = gate.clone();
+            async move { Gate::admit(&gate).await.is_ok() }
+        });
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert_eq!(Gate::admit(&gate).await.err(), Some(UpstreamFault::Busy), "one may wait, not two");
+        drop(first);
+        assert!(second.await.expect("no panic"));
+        assert_eq!(gate.waiting.load(Ordering::Acquire), 0);
+    }
+
+    #[tokio::test]
+    async fn waiting_ends() {
+        let gate = gate(1, 1);
+        let _held = Gate::admit(&gate).await.expect("free");
+        assert_eq!(Gate::admit(&gate).await.err(), Some(UpstreamFault::Busy));
+    }
+}
