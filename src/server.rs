@@ -197,10 +197,7 @@ fn start_workers(bound: Vec<Bound>, settings: &Settings, edge: &Edge) -> Result<
             share.push((listener, socket));
         }
     }
-    let mut conf = ServerConf::default();
-    conf.threads = 1;
-    conf.upstream_keepalive_pool_size = POOL_SIZE;
-    let conf = Arc::new(conf);
+    let conf = Arc::new(ServerConf { threads: 1, upstream_keepalive_pool_size: POOL_SIZE, ..ServerConf::default() });
     let mut workers = Vec::new();
     for (index, share) in shares.into_iter().enumerate() {
         let edge = edge.clone();
@@ -363,7 +360,10 @@ impl ControlPlane {
             Err(findings) => {
                 metrics.reload(ReloadResult::Failed, now);
                 report(&findings);
-                log::error!("the reload ({origin}) failed; generation {} stays in force", self.reader.load().generation);
+                log::error!(
+                    "the reload ({origin}) failed; generation {} stays in force",
+                    self.reader.load().generation
+                );
                 Err(format!("{findings}\n"))
             }
         }

@@ -1,5 +1,7 @@
 //! The command line: one file for each command.
 
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "commands answer on the terminal")]
+
 use std::process::ExitCode;
 use std::sync::OnceLock;
 

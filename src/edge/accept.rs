@@ -10,12 +10,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::App;
 use super::connection::{Connection, Opened, Register};
 use super::serve::{self, Serving, WindowBudget};
 use super::socket::{Socket, abort, close_gently};
 use super::stream::EdgeStream;
-use super::App;
-use crate::snapshot::{Reader, Snapshot};
+use crate::snapshot::Reader;
 use crate::telemetry::{ClientRecord, ConnectionRecord, EndReason, HandshakeResult, HttpVersion, Telemetry, Text};
 use crate::tls::{self, Accepted, HandshakeFailure};
 
@@ -97,8 +97,7 @@ fn listening_socket(address: SocketAddr, shared: bool) -> io::Result<StdListener
 /// When a socket can't be handed to the runtime.
 pub async fn run_worker(edge: Edge, sockets: Vec<(usize, StdListener)>, app: Arc<App>) -> io::Result<()> {
     let limits = edge.snapshots.load().settings.limits;
-    let serving =
-        Arc::new(Serving { app, limits, windows: edge.windows.clone(), draining: edge.draining.clone() });
+    let serving = Arc::new(Serving { app, limits, windows: edge.windows.clone(), draining: edge.draining.clone() });
     let mut loops = JoinSet::new();
     for (listener, socket) in sockets {
         let socket = TcpListener::from_std(socket)?;
@@ -163,10 +162,25 @@ async fn connection(edge: Edge, serving: Arc<Serving>, listener: usize, tcp: Tcp
     };
     let result = if accepted.resumed { HandshakeResult::Resumed } else { HandshakeResult::Established };
     edge.telemetry.metrics.handshake(result, started.elapsed());
-    serve_accepted(&edge, &serving, &snapshot, listener, tcp, peer, accepted).await;
+    let http2 = accepted.http2;
+    let opened = Opened {
+        listener,
+        record: Arc::new(connection_record(&configured.name, peer, &accepted)),
+        identity: accepted.identity,
+        server_name: accepted.server_name,
+        certificates: accepted.certificates,
+        generation: snapshot.generation,
+    };
+    serve_accepted(&edge, &serving, tcp, Connection::new(opened), accepted.stream, http2).await;
 }
 
-fn report_failure(telemetry: &Telemetry, listener: &str, peer: SocketAddr, failure: &HandshakeFailure, started: Instant) {
+fn report_failure(
+    telemetry: &Telemetry,
+    listener: &str,
+    peer: SocketAddr,
+    failure: &HandshakeFailure,
+    started: Instant,
+) {
     telemetry.metrics.handshake(failure.result, started.elapsed());
     log::log!(
         failure.result.level(),
@@ -179,38 +193,25 @@ fn report_failure(telemetry: &Telemetry, listener: &str, peer: SocketAddr, failu
 async fn serve_accepted(
     edge: &Edge,
     serving: &Serving,
-    snapshot: &Arc<Snapshot>,
-    listener: usize,
     tcp: Arc<TcpStream>,
-    peer: SocketAddr,
-    accepted: Accepted<Socket>,
+    connection: Arc<Connection>,
+    stream: tls::Stream<Socket>,
+    http2: bool,
 ) {
-    let Some(configured) = snapshot.listeners.get(listener) else { return };
-    let http2 = accepted.http2;
-    let connection = Connection::new(Opened {
-        listener,
-        record: Arc::new(connection_record(&configured.name, peer, &accepted)),
-        identity: accepted.identity,
-        server_name: accepted.server_name,
-        certificates: accepted.certificates,
-        generation: snapshot.generation,
-    });
-    let entry = edge.register.enter(connection.clone());
+    let entry = edge.register.enter(&connection);
     // Whoever publishes a generation judges the connections in the register. One that was not yet in it is judged here.
     let current = edge.snapshots.load();
-    if current.generation != snapshot.generation {
-        if let Some(reason) = current.judge(&connection) {
-            connection.end(reason);
-        }
+    if let Some(reason) = current.judge(&connection) {
+        connection.end(reason);
     }
     let _gauge = edge.telemetry.metrics.connection_opened(if http2 { HttpVersion::Http2 } else { HttpVersion::Http11 });
-    let reason = match EdgeStream::new(accepted.stream, connection.clone(), http2) {
+    let reason = match EdgeStream::new(stream, connection.clone(), http2) {
         Ok(stream) => {
             let stream = Box::new(stream);
             tokio::select! {
                 biased;
                 () = connection.wait_for_end() => EndReason::Complete,
-                reason = async { if http2 { serve::http2(serving, stream, &connection).await }
+                reason = async { if http2 { serve::http2(serving, stream).await }
                                  else { serve::http1(serving, stream, &connection).await } } => reason,
             }
         }
@@ -227,6 +228,9 @@ async fn serve_accepted(
             edge.telemetry.metrics.connection_ended(reason);
         }
         None => {
+            if reason == EndReason::ProtocolError {
+                edge.telemetry.metrics.head_refused();
+            }
             edge.telemetry.metrics.connection_ended(reason);
             if reason != EndReason::ClientClosed {
                 close_gently(&tcp).await;

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
 
 use crate::identity::PeerIdentity;
-use crate::tls::ClientCertificates;
 use crate::telemetry::{ConnectionRecord, EndReason};
+use crate::tls::ClientCertificates;
 
 /// What stays the same for all requests of a connection, and the switch that ends it.
 #[derive(Debug)]
@@ -125,8 +125,10 @@ impl Connection {
 /// All live connections. Sharded, so that the workers don't wait for each other.
 #[derive(Debug)]
 pub struct Register {
-    shards: Box<[Mutex<HashMap<u64, Arc<Connection>>>]>,
+    shards: Box<[Mutex<Shard>]>,
 }
+
+type Shard = HashMap<u64, Arc<Connection>>;
 
 /// Shards of the register; a power of two well above the number of cores of a gateway.
 const SHARDS: usize = 16;
@@ -139,7 +141,7 @@ impl Default for Register {
 
 impl Register {
     /// Enters a connection; it leaves when the guard is dropped.
-    pub(super) fn enter(self: &Arc<Self>, connection: Arc<Connection>) -> Entry {
+    pub(super) fn enter(self: &Arc<Self>, connection: &Arc<Connection>) -> Entry {
         if let Some(mut shard) = self.shard(connection.id) {
             shard.insert(connection.id, connection.clone());
         }
@@ -177,7 +179,7 @@ impl Register {
         self.len() == 0
     }
 
-    fn shard(&self, id: u64) -> Option<std::sync::MutexGuard<'_, HashMap<u64, Arc<Connection>>>> {
+    fn shard(&self, id: u64) -> Option<MutexGuard<'_, Shard>> {
         let position = usize::try_from(id % SHARDS as u64).unwrap_or(0);
         match self.shards.get(position)?.lock() {
             Ok(shard) => Some(shard),

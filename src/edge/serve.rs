@@ -87,89 +87,117 @@ pub(super) async fn http1(serving: &Serving, mut stream: Box<EdgeStream>, connec
 }
 
 /// Serves HTTP/2 until the connection ends, and says why it did.
-pub(super) async fn http2(serving: &Serving, mut stream: Box<EdgeStream>, connection: &Arc<Connection>) -> EndReason {
-    let limits = &serving.limits;
+pub(super) async fn http2(serving: &Serving, stream: Box<EdgeStream>) -> EndReason {
     let digest = Arc::new(Digest { proxy_digest: stream.get_proxy_digest(), ..Digest::default() });
-    let handshake = async {
-        stream.read_ahead(PREFACE).await.ok()?;
-        let mut options = h2_server::default_h2_options();
-        options.max_concurrent_streams(limits.h2_max_streams);
-        options.initial_window_size(SMALL_WINDOW).initial_connection_window_size(SMALL_WINDOW);
-        h2_server::handshake(stream, Some(options)).await.ok()
-    };
-    let mut h2 = match timeout(limits.request_head_timeout, handshake).await {
-        Ok(Some(h2)) => h2,
-        Ok(None) => return EndReason::ProtocolError,
-        Err(_) => return EndReason::HeadTimeout,
-    };
-    let mut draining = serving.draining.clone();
-    let mut leaving = false;
-    let mut malformed = 0;
-    let mut windows: Option<WindowShare> = None;
-    // Dropping the set with the connection ends every request on it.
-    let mut requests = JoinSet::new();
-    let mut idle_since = Instant::now();
-    loop {
-        let idle_until = idle_since + limits.h2_idle_timeout;
-        tokio::select! {
-            biased;
-            Some(_) = requests.join_next(), if !requests.is_empty() => {
-                if requests.is_empty() {
-                    idle_since = Instant::now();
-                    if windows.take().is_some() {
-                        resize(&mut h2, SMALL_WINDOW, SMALL_WINDOW);
-                    }
+    match timeout(serving.limits.request_head_timeout, http2_handshake(&serving.limits, stream)).await {
+        Ok(Some(h2)) => Http2::new(serving, h2, digest).run().await,
+        Ok(None) => EndReason::ProtocolError,
+        Err(_) => EndReason::HeadTimeout,
+    }
+}
+
+async fn http2_handshake(limits: &Limits, mut stream: Box<EdgeStream>) -> Option<H2> {
+    stream.read_ahead(PREFACE).await.ok()?;
+    let mut options = h2_server::default_h2_options();
+    options.max_concurrent_streams(limits.h2_max_streams);
+    options.initial_window_size(SMALL_WINDOW).initial_connection_window_size(SMALL_WINDOW);
+    h2_server::handshake(stream, Some(options)).await.ok()
+}
+
+/// An HTTP/2 connection and the requests on it.
+struct Http2<'a> {
+    serving: &'a Serving,
+    h2: H2,
+    digest: Arc<Digest>,
+    /// Dropping the set with the connection ends every request on it.
+    requests: JoinSet<()>,
+    windows: Option<WindowShare>,
+    malformed: usize,
+    idle_since: Instant,
+}
+
+impl<'a> Http2<'a> {
+    fn new(serving: &'a Serving, h2: H2, digest: Arc<Digest>) -> Self {
+        let requests = JoinSet::new();
+        Http2 { serving, h2, digest, requests, windows: None, malformed: 0, idle_since: Instant::now() }
+    }
+
+    async fn run(mut self) -> EndReason {
+        let mut draining = self.serving.draining.clone();
+        let mut leaving = false;
+        loop {
+            let idle_until = self.idle_since + self.serving.limits.h2_idle_timeout;
+            tokio::select! {
+                biased;
+                Some(_) = self.requests.join_next(), if !self.requests.is_empty() => self.one_done(),
+                () = drain_order(&mut draining), if !leaving => {
+                    leaving = true;
+                    self.h2.graceful_shutdown();
                 }
-            }
-            () = drain_order(&mut draining), if !leaving => {
-                leaving = true;
-                h2.graceful_shutdown();
-            }
-            accepted = H2Session::from_h2_conn(&mut h2, digest.clone()) => match accepted {
-                Ok(Some(H2Accept::Session(mut session))) => {
-                    if windows.is_none() && sends_body(&session) {
-                        windows = WindowBudget::share(&serving.windows);
-                        if windows.is_some() {
-                            resize(&mut h2, LARGE_WINDOW, STREAM_WINDOW);
+                accepted = H2Session::from_h2_conn(&mut self.h2, self.digest.clone()) => match accepted {
+                    Ok(Some(H2Accept::Session(session))) => self.begin(session),
+                    Ok(Some(H2Accept::Rejected)) => {
+                        self.malformed += 1;
+                        if self.malformed >= MAX_MALFORMED_STREAMS {
+                            return EndReason::ProtocolError;
                         }
                     }
-                    session.write_timeout = Some(limits.body_idle_timeout);
-                    let app = serving.app.clone();
-                    let draining = serving.draining.clone();
-                    requests.spawn(async move {
-                        app.process_new_http(ServerSession::new_http2(session), &draining).await;
-                    });
-                }
-                Ok(Some(H2Accept::Rejected)) => {
-                    malformed += 1;
-                    if malformed >= MAX_MALFORMED_STREAMS {
-                        return EndReason::ProtocolError;
+                    Ok(None) if leaving => return EndReason::Shutdown,
+                    Ok(None) | Err(_) => return EndReason::ClientClosed,
+                },
+                () = tokio::time::sleep_until(idle_until.into()), if self.requests.is_empty() => {
+                    if leaving {
+                        // The client has had its chance to acknowledge.
+                        return EndReason::Shutdown;
                     }
+                    self.say_goodbye().await;
+                    return EndReason::IdleTimeout;
                 }
-                Ok(None) => return if leaving { EndReason::Shutdown } else { EndReason::ClientClosed },
-                Err(_) => return EndReason::ClientClosed,
-            },
-            () = tokio::time::sleep_until(idle_until.into()), if requests.is_empty() => {
-                if leaving {
-                    // The client has had its chance to acknowledge.
-                    return EndReason::Shutdown;
-                }
-                say_goodbye(&mut h2, &digest).await;
-                return connection.end_reason().unwrap_or(EndReason::IdleTimeout);
             }
         }
+    }
+
+    fn begin(&mut self, mut session: H2Session) {
+        if self.windows.is_none() && sends_body(&session) {
+            self.windows = WindowBudget::share(&self.serving.windows);
+            if self.windows.is_some() {
+                self.resize(LARGE_WINDOW, STREAM_WINDOW);
+            }
+        }
+        session.write_timeout = Some(self.serving.limits.body_idle_timeout);
+        let app = self.serving.app.clone();
+        let draining = self.serving.draining.clone();
+        self.requests.spawn(async move {
+            app.process_new_http(ServerSession::new_http2(session), &draining).await;
+        });
+    }
+
+    fn one_done(&mut self) {
+        if self.requests.is_empty() {
+            self.idle_since = Instant::now();
+            if self.windows.take().is_some() {
+                self.resize(SMALL_WINDOW, SMALL_WINDOW);
+            }
+        }
+    }
+
+    fn resize(&mut self, connection: u32, stream: u32) {
+        self.h2.set_target_window_size(connection);
+        // Refused only while an earlier change is not yet acknowledged; the window then stays as it is.
+        let _ = self.h2.set_initial_window_size(stream);
+    }
+
+    /// Tells an idle client that the connection ends, so that it opens another one instead of seeing a broken pipe.
+    async fn say_goodbye(&mut self) {
+        self.h2.graceful_shutdown();
+        let flush =
+            async { while let Ok(Some(_)) = H2Session::from_h2_conn(&mut self.h2, self.digest.clone()).await {} };
+        // A client that doesn't answer is left to itself.
+        let _ = timeout(Duration::from_millis(500), flush).await;
     }
 }
 
 type H2 = h2::server::Connection<pingora::protocols::Stream, bytes::Bytes>;
-
-/// Tells an idle client that the connection ends, so that it opens another one instead of seeing a broken pipe.
-async fn say_goodbye(h2: &mut H2, digest: &Arc<Digest>) {
-    h2.graceful_shutdown();
-    let flush = async { while let Ok(Some(_)) = H2Session::from_h2_conn(h2, digest.clone()).await {} };
-    // A client that doesn't answer is left to itself.
-    let _ = timeout(Duration::from_millis(500), flush).await;
-}
 
 fn sends_body(session: &H2Session) -> bool {
     matches!(session.req_header().method.as_str(), "PUT" | "PATCH" | "POST")
@@ -183,12 +211,6 @@ const LARGE_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// What each stream of such a connection gets: with less, an upload stops and goes.
 const STREAM_WINDOW: u32 = 1024 * 1024;
-
-fn resize(h2: &mut H2, connection: u32, stream: u32) {
-    h2.set_target_window_size(connection);
-    // Refused only while an earlier change is not yet acknowledged; the window then stays as it is.
-    let _ = h2.set_initial_window_size(stream);
-}
 
 /// Bytes that clients may send ahead on all HTTP/2 connections together.
 #[derive(Debug)]

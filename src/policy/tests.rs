@@ -250,7 +250,7 @@ fn a_delete_by_digest_needs_the_right_without_tag_limits() {
         assert!(answer.ends_with(rule), "{target}: {answer}");
     }
     let without_denial = TAGS.lines().filter(|line| !line.contains("no-lts")).collect::<Vec<_>>().join("\n");
-    let policy = super::tests::policy(&without_denial);
+    let policy = policy(&without_denial);
     assert!(!allowed(&policy, &anybody, "DELETE", &format!("/v2/app/manifests/{SHA}")));
     assert!(allowed(&policy, &anybody, "DELETE", &format!("/v2/open/manifests/{SHA}")));
 }

@@ -260,7 +260,9 @@ impl Exchange {
             ErrorType::ReadTimedout if self.record.status.is_none() => {
                 (Outcome::UpstreamTimeout, UpstreamFault::FirstByteTimeout)
             }
-            ErrorType::ReadTimedout | ErrorType::WriteTimedout => (Outcome::UpstreamTimeout, UpstreamFault::IdleTimeout),
+            ErrorType::ReadTimedout | ErrorType::WriteTimedout => {
+                (Outcome::UpstreamTimeout, UpstreamFault::IdleTimeout)
+            }
             ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError => {
                 (Outcome::UpstreamError, UpstreamFault::Closed)
             }

@@ -30,7 +30,12 @@ pub(super) fn authorize(exchange: &mut Exchange, head: Head) -> Result<(), Refus
     let Head { route, host_name } = head;
     exchange.set_route(route.clone());
     // The certificate and the policy of one name must not answer for another (RFC 9110 §7.4).
-    if exchange.connection.server_name.as_deref().is_some_and(|server_name| server_name.trim_end_matches('.') != host_name) {
+    if exchange
+        .connection
+        .server_name
+        .as_deref()
+        .is_some_and(|server_name| server_name.trim_end_matches('.') != host_name)
+    {
         return Err(Refusal::misdirected("the Host is not the name that the TLS connection was made for"));
     }
     choose_upstream(exchange, &route, &host_name)?;

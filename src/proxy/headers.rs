@@ -112,7 +112,8 @@ fn tracing(client: &RequestHeader, request: &mut RequestHeader, exchange: &mut E
 
 /// What is kept of a client's id: short and harmless in every log.
 fn is_request_id(id: &str) -> bool {
-    (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'='))
+    (1..=128).contains(&id.len())
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b'='))
 }
 
 /// W3C Trace Context §3.2, version 00: `00-<32 hex>-<16 hex>-<2 hex>`, neither id all zeros.
@@ -155,7 +156,8 @@ pub(super) fn client_response(response: &mut ResponseHeader, exchange: &Exchange
     }
     let location = response.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
     if let Some(relative) = location.and_then(|location| location::make_relative(location, &ours(exchange))) {
-        let value = HeaderValue::from_str(&relative).map_err(|_| super::internal("a Location that is no header value"))?;
+        let value =
+            HeaderValue::from_str(&relative).map_err(|_| super::internal("a Location that is no header value"))?;
         response.insert_header(header::LOCATION, value)?;
     }
     Ok(())

@@ -34,7 +34,10 @@ mod tests {
     fn the_registrys_own_locations_become_relative() {
         let ours = ["registry.example.com".to_owned(), "127.0.0.1:5000".to_owned()];
         let relative = |location: &str| make_relative(location, &ours);
-        assert_eq!(relative("https://registry.example.com/v2/a/blobs/uploads/1?_state=x").as_deref(), Some("/v2/a/blobs/uploads/1?_state=x"));
+        assert_eq!(
+            relative("https://registry.example.com/v2/a/blobs/uploads/1?_state=x").as_deref(),
+            Some("/v2/a/blobs/uploads/1?_state=x")
+        );
         assert_eq!(relative("https://Registry.Example.com:443/v2/").as_deref(), Some("/v2/"));
         assert_eq!(relative("http://127.0.0.1:5000/v2/a").as_deref(), Some("/v2/a"));
     }

@@ -22,7 +22,13 @@ const DISCARD_TIME: Duration = Duration::from_secs(2);
 pub(super) async fn refuse(session: &mut Session, exchange: &mut Exchange, refusal: &Refusal) -> pingora::Result<()> {
     exchange.refused(refusal.status, refusal.outcome);
     if refusal.outcome != Outcome::Denied {
-        log::log!(refusal.outcome.level(), "decision {}: {}: {}", exchange.decision_id, refusal.outcome, refusal.message);
+        log::log!(
+            refusal.outcome.level(),
+            "decision {}: {}: {}",
+            exchange.decision_id,
+            refusal.outcome,
+            refusal.message
+        );
     }
     let usable = !refusal.close && discard_body(session, exchange).await;
     if !usable {

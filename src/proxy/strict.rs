@@ -85,7 +85,8 @@ fn raw_target(raw: &[u8]) -> Result<&str, Refusal> {
     let line = raw.split(|byte| *byte == b'\r').next().unwrap_or_default();
     let line = std::str::from_utf8(line).map_err(|_| Refusal::malformed("the request line is not ASCII"))?;
     let mut parts = line.split(' ');
-    let (Some(_method), Some(target), Some(_version), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+    let (Some(_method), Some(target), Some(_version), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
         return Err(Refusal::malformed("the request line is not `method target version`"));
     };
     origin_form(target)
@@ -200,7 +201,14 @@ mod tests {
     #[test]
     fn the_request_line_has_three_parts_and_an_origin_form_target() {
         assert_eq!(raw_target(b"GET /v2/ HTTP/1.1\r\n").ok(), Some("/v2/"));
-        for line in ["GET  /v2/ HTTP/1.1", "GET http://a/v2/ HTTP/1.1", "GET v2/ HTTP/1.1", "GET * HTTP/1.1", "GET /v2/#x HTTP/1.1", "GET /v2/\u{e9} HTTP/1.1"] {
+        for line in [
+            "GET  /v2/ HTTP/1.1",
+            "GET http://a/v2/ HTTP/1.1",
+            "GET v2/ HTTP/1.1",
+            "GET * HTTP/1.1",
+            "GET /v2/#x HTTP/1.1",
+            "GET /v2/\u{e9} HTTP/1.1",
+        ] {
             assert!(raw_target(format!("{line}\r\n").as_bytes()).is_err(), "{line}");
         }
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::{Listener, Snapshot, unix_now};
 use crate::config::{
-    self, ByteSize, CrlSource, Diagnostic, Diagnostics, Document, Fault, Settings, Severity, TlsVersion, list_directory,
-    read_bounded, read_yaml_with,
+    self, ByteSize, CrlSource, Diagnostic, Diagnostics, Document, Fault, Settings, Severity, TlsVersion,
+    list_directory, read_bounded, read_yaml_with,
 };
 use crate::identity::LeafRules;
 use crate::policy::{self, Policy};
@@ -132,7 +132,8 @@ impl Builder {
         let Some(listeners) = listeners else { return Err(report.into_diagnostics()) };
         let generation = self.generation + 1;
         let published = published(generation, &document.value, &material, &upstreams, &crl_reports);
-        let new_upstreams = upstreams.iter().filter(|u| !self.upstreams.iter().any(|old| Arc::ptr_eq(old, u))).cloned().collect();
+        let new_upstreams =
+            upstreams.iter().filter(|u| !self.upstreams.iter().any(|old| Arc::ptr_eq(old, u))).cloned().collect();
         let findings = report.into_diagnostics();
         let snapshot = Arc::new(Snapshot {
             generation,
@@ -157,7 +158,10 @@ impl Builder {
         let settings = &report.document.value;
         let Some(pinned) = &self.pinned else { return Some((0..settings.listeners.len()).collect()) };
         for key in pinned.changed_keys(&Pinned::of(settings)) {
-            report.warn(key, "differs from what the gateway was started with; it takes effect at the next start".to_owned());
+            report.warn(
+                key,
+                "differs from what the gateway was started with; it takes effect at the next start".to_owned(),
+            );
         }
         let mut order = Vec::new();
         for (name, _) in &pinned.listeners {
@@ -165,7 +169,9 @@ impl Builder {
                 Some(position) => order.push(position),
                 None => report.error(
                     "listeners",
-                    format!("listener \"{name}\" is being served and can't be removed or renamed while running: restart"),
+                    format!(
+                        "listener \"{name}\" is being served and can't be removed or renamed while running: restart"
+                    ),
                 ),
             }
         }
@@ -298,7 +304,9 @@ fn build_listeners(
     let settings = &report.document.value;
     let mut listeners = Vec::new();
     for index in order {
-        let (Some(configured), Some(material)) = (settings.listeners.get(*index), material.get(*index)) else { continue };
+        let (Some(configured), Some(material)) = (settings.listeners.get(*index), material.get(*index)) else {
+            continue;
+        };
         let tls = &configured.tls;
         let built = ticket_keys(configured, tickets).and_then(|tickets| {
             Acceptor::new(&AcceptorSettings {
@@ -408,7 +416,9 @@ fn load_crls(
                             inputs.push(read_crl(&file));
                         }
                     }
-                    Err(e) => report.error(&place, format!("\"{}\": {e} (the last good lists stay in force)", path.display())),
+                    Err(e) => {
+                        report.error(&place, format!("\"{}\": {e} (the last good lists stay in force)", path.display()));
+                    }
                 }
             }
         }

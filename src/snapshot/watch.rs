@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use notify::event::{AccessKind, AccessMode};
@@ -17,8 +17,11 @@ use crate::config::{Reload, Settings};
 pub struct Watcher {
     inner: RecommendedWatcher,
     watched: BTreeSet<PathBuf>,
-    commands: mpsc::Sender<Message>,
+    commands: SyncSender<Message>,
 }
+
+/// Events that may wait for the thread; the kernel's own queue holds the rest.
+const QUEUE: usize = 256;
 
 enum Message {
     Event(notify::Result<Event>),
@@ -34,7 +37,7 @@ impl Watcher {
     ///
     /// When the kernel gives no watch (the limit of inotify instances).
     pub fn start(settings: &Settings, changed: impl Fn() + Send + 'static) -> notify::Result<Self> {
-        let (commands, messages) = mpsc::channel();
+        let (commands, messages) = sync_channel(QUEUE);
         let events = commands.clone();
         let inner = notify::recommended_watcher(move |event| {
             // The receiver is gone only when the gateway stops.
@@ -72,7 +75,7 @@ impl Watcher {
 fn directories(input: &Path) -> Vec<PathBuf> {
     let mut directories = Vec::new();
     directories.extend(input.parent().map(Path::to_path_buf));
-    if input.is_dir() {
+    if std::fs::metadata(input).is_ok_and(|metadata| metadata.is_dir()) {
         directories.push(input.to_path_buf());
     }
     if let Ok(target) = input.canonicalize() {
@@ -151,11 +154,11 @@ mod tests {
         Message::Event(Ok(Event::new(EventKind::Any).add_path(PathBuf::from(path))))
     }
 
-    fn bursts(send: impl FnOnce(&mpsc::Sender<Message>)) -> usize {
-        let (commands, messages) = mpsc::channel();
-        let (fired, count) = mpsc::channel();
-        let thread = std::thread::spawn(move || run(&messages, timing(), move || drop(fired.send(()))));
-        drop(commands.send(Message::Inputs(vec![PathBuf::from("/etc/p/policy.yaml")])));
+    fn bursts(send: impl FnOnce(&SyncSender<Message>)) -> usize {
+        let (commands, messages) = sync_channel(QUEUE);
+        let (fired, count) = sync_channel(QUEUE);
+        let thread = std::thread::spawn(move || run(&messages, timing(), move || fired.send(()).expect("counted")));
+        commands.send(Message::Inputs(vec![PathBuf::from("/etc/p/policy.yaml")])).expect("listening");
         send(&commands);
         std::thread::sleep(Duration::from_millis(100));
         drop(commands);
@@ -167,7 +170,7 @@ mod tests {
     fn a_burst_of_events_is_one_reload() {
         let count = bursts(|commands| {
             for _ in 0..5 {
-                drop(commands.send(event("/etc/p/policy.yaml")));
+                commands.send(event("/etc/p/policy.yaml")).expect("listening");
             }
         });
         assert_eq!(count, 1);
@@ -175,15 +178,15 @@ mod tests {
 
     #[test]
     fn the_switch_of_a_secret_counts_and_a_stranger_does_not() {
-        assert_eq!(bursts(|commands| drop(commands.send(event("/etc/p/..data")))), 1);
-        assert_eq!(bursts(|commands| drop(commands.send(event("/etc/p/access.log")))), 0);
+        assert_eq!(bursts(|commands| commands.send(event("/etc/p/..data")).expect("listening")), 1);
+        assert_eq!(bursts(|commands| commands.send(event("/etc/p/access.log")).expect("listening")), 0);
     }
 
     #[test]
     fn a_file_that_never_rests_is_read_all_the_same() {
         let count = bursts(|commands| {
             for _ in 0..30 {
-                drop(commands.send(event("/etc/p/policy.yaml")));
+                commands.send(event("/etc/p/policy.yaml")).expect("listening");
                 std::thread::sleep(Duration::from_millis(5));
             }
         });

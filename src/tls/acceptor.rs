@@ -188,7 +188,7 @@ impl Builder<'_> {
         }
         // Clients without SNI get the first certificate and its siblings: those of the same name and another key.
         let mut default_set = vec![0];
-        for name in all.first().into_iter().flat_map(|first| first.names()) {
+        for name in all.first().into_iter().flat_map(ServerCertificate::names) {
             for index in sets.get(name.as_str()).into_iter().flatten() {
                 add_distinct_kind(&mut default_set, *index, all);
             }
@@ -196,7 +196,8 @@ impl Builder<'_> {
         let mut contexts: HashMap<Vec<usize>, SslContext> = HashMap::new();
         let mut variants = |set: &[usize]| -> Result<Variants, String> {
             let mut built = Variants::default();
-            let groups: Vec<&[usize]> = if backend::MIXED_KEYS_IN_ONE_CONTEXT { vec![set] } else { set.chunks(1).collect() };
+            let groups: Vec<&[usize]> =
+                if backend::MIXED_KEYS_IN_ONE_CONTEXT { vec![set] } else { set.chunks(1).collect() };
             for group in groups {
                 let context = match contexts.get(group) {
                     Some(context) => context.clone(),

@@ -1,15 +1,15 @@
 //! What is particular to BoringSSL.
 
+#![expect(unsafe_code, reason = "what the safe binding lacks; each block says why it is sound")]
+
 use std::sync::Arc;
 
 use pingora::tls::ssl_sys as ffi;
 
 use super::acceptor::SniTable;
-use super::lib::ssl::{
-    ExtensionType, NameType, SelectCertError, SslContextBuilder, SslRef, TicketKeyCallbackResult,
-};
-use super::lib::symm::Cipher;
 use super::lib::hash::MessageDigest;
+use super::lib::ssl::{ExtensionType, NameType, SelectCertError, SslContextBuilder, SslRef, TicketKeyCallbackResult};
+use super::lib::symm::Cipher;
 use super::lib::x509::{X509StoreContextRef, X509VerifyError, X509VerifyResult};
 use super::tickets::{TicketKey, TicketKeys};
 use super::verify::slot_index;
@@ -76,9 +76,8 @@ pub(super) fn protect_tickets(builder: &mut SslContextBuilder, keys: Arc<TicketK
                 return if sealed.is_ok() { TicketKeyCallbackResult::Success } else { TicketKeyCallbackResult::Error };
             }
             let Some((key, renew)) = keys.opening_key(name) else { return TicketKeyCallbackResult::Noop };
-            let opened = cipher
-                .init_decrypt(&Cipher::aes_256_cbc(), &key.aes, iv)
-                .and_then(|()| hmac.init(&key.hmac, &digest));
+            let opened =
+                cipher.init_decrypt(&Cipher::aes_256_cbc(), &key.aes, iv).and_then(|()| hmac.init(&key.hmac, &digest));
             match (opened, renew) {
                 (Err(_), _) => TicketKeyCallbackResult::Noop,
                 (Ok(()), true) => TicketKeyCallbackResult::DecryptSuccessRenew,
@@ -98,4 +97,12 @@ fn sealing_key(ssl: &SslRef, keys: &TicketKeys) -> Option<TicketKey> {
 /// Nothing more to do than the option that the acceptor sets.
 pub(super) fn disable_tickets(_builder: &mut SslContextBuilder) -> Result<(), super::lib::error::ErrorStack> {
     Ok(())
+}
+
+/// Adds an extension to a certificate that is being made.
+pub(super) fn append_extension(
+    builder: &mut super::lib::x509::X509Builder,
+    extension: super::lib::x509::X509Extension,
+) -> Result<(), super::lib::error::ErrorStack> {
+    builder.append_extension(&extension)
 }

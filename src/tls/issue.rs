@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use super::backend;
 use super::lib::asn1::{Asn1Integer, Asn1Time};
 use super::lib::bn::BigNum;
 use super::lib::ec::{EcGroup, EcKey};
@@ -163,10 +164,10 @@ impl Authority {
         let key = new_key()?;
         let name = name(common_name, None)?;
         let mut builder = builder(&name, &name, &key, validity)?;
-        append(&mut builder, BasicConstraints::new().critical().ca().pathlen(0).build()?)?;
-        append(&mut builder, KeyUsage::new().critical().key_cert_sign().crl_sign().build()?)?;
+        backend::append_extension(&mut builder, BasicConstraints::new().critical().ca().pathlen(0).build()?)?;
+        backend::append_extension(&mut builder, KeyUsage::new().critical().key_cert_sign().crl_sign().build()?)?;
         let subject_key = SubjectKeyIdentifier::new().build(&builder.x509v3_context(None, None))?;
-        append(&mut builder, subject_key)?;
+        backend::append_extension(&mut builder, subject_key)?;
         builder.sign(&key, MessageDigest::sha256())?;
         Ok(Self { certificate: builder.build(), key })
     }
@@ -175,17 +176,17 @@ impl Authority {
         let key = new_key()?;
         let subject = name(&request.common_name, request.organizational_unit.as_deref())?;
         let mut builder = builder(&subject, self.certificate.subject_name(), &key, validity)?;
-        append(&mut builder, BasicConstraints::new().critical().build()?)?;
-        append(&mut builder, KeyUsage::new().critical().digital_signature().build()?)?;
-        append(&mut builder, usage(request.purpose)?)?;
+        backend::append_extension(&mut builder, BasicConstraints::new().critical().build()?)?;
+        backend::append_extension(&mut builder, KeyUsage::new().critical().digital_signature().build()?)?;
+        backend::append_extension(&mut builder, usage(request.purpose)?)?;
         let context = builder.x509v3_context(Some(&self.certificate), None);
         let subject_key = SubjectKeyIdentifier::new().build(&context)?;
         let issuer_key = AuthorityKeyIdentifier::new().keyid(true).build(&context)?;
         let names = has_any_name(request).then(|| alternative_names(request).build(&context)).transpose()?;
-        append(&mut builder, subject_key)?;
-        append(&mut builder, issuer_key)?;
+        backend::append_extension(&mut builder, subject_key)?;
+        backend::append_extension(&mut builder, issuer_key)?;
         if let Some(names) = names {
-            append(&mut builder, names)?;
+            backend::append_extension(&mut builder, names)?;
         }
         builder.sign(&self.key, MessageDigest::sha256())?;
         pem(&builder.build(), &key)
@@ -294,16 +295,6 @@ fn octets(ip: IpAddr) -> Vec<u8> {
         IpAddr::V4(ip) => ip.octets().to_vec(),
         IpAddr::V6(ip) => ip.octets().to_vec(),
     }
-}
-
-#[cfg(feature = "boringssl")]
-fn append(builder: &mut X509Builder, extension: X509Extension) -> Result<(), ErrorStack> {
-    builder.append_extension(&extension)
-}
-
-#[cfg(feature = "openssl")]
-fn append(builder: &mut X509Builder, extension: X509Extension) -> Result<(), ErrorStack> {
-    builder.append_extension(extension)
 }
 
 #[cfg(test)]

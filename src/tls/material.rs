@@ -78,7 +78,10 @@ pub struct ServerCertificate {
 
 impl std::fmt::Debug for ServerCertificate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ServerCertificate").field("names", &self.names).field("info", &self.info).finish_non_exhaustive()
+        f.debug_struct("ServerCertificate")
+            .field("names", &self.names)
+            .field("info", &self.info)
+            .finish_non_exhaustive()
     }
 }
 
@@ -200,8 +203,12 @@ pub(super) fn read_chain(path: &Path) -> Result<Vec<X509>, String> {
     let name = path.display();
     match X509::stack_from_pem(&pem) {
         Ok(chain) if !chain.is_empty() => Ok(chain),
-        Ok(_) if looks_like_key(&pem) => Err(format!("\"{name}\" holds a private key, not a certificate (are the two files swapped?)")),
-        Ok(_) => Err(format!("\"{name}\" holds no certificate in PEM form (DER files must be converted: openssl x509 -inform der)")),
+        Ok(_) if looks_like_key(&pem) => {
+            Err(format!("\"{name}\" holds a private key, not a certificate (are the two files swapped?)"))
+        }
+        Ok(_) => Err(format!(
+            "\"{name}\" holds no certificate in PEM form (DER files must be converted: openssl x509 -inform der)"
+        )),
         Err(_) => Err(format!("\"{name}\" holds a broken certificate (a half-written or truncated file?)")),
     }
 }
@@ -225,7 +232,10 @@ fn read_key(path: &Path) -> Result<PKey<Private>, String> {
 pub(super) fn read_small(path: &Path) -> Result<Vec<u8>, String> {
     let bytes = read_bounded(path, MAX_FILE).map_err(|e| format!("\"{}\": {e}", path.display()))?;
     if bytes.is_empty() {
-        return Err(format!("\"{}\" is empty (an empty file is what a half-written Secret looks like)", path.display()));
+        return Err(format!(
+            "\"{}\" is empty (an empty file is what a half-written Secret looks like)",
+            path.display()
+        ));
     }
     Ok(bytes)
 }
@@ -259,5 +269,5 @@ pub(super) fn subject_line(certificate: &X509Ref) -> String {
 
 fn unix_time(time: &Asn1TimeRef) -> i64 {
     let difference = Asn1Time::from_unix(0).and_then(|epoch| epoch.diff(time));
-    difference.map(|d| i64::from(d.days) * 86_400 + i64::from(d.secs)).unwrap_or(0)
+    difference.map_or(0, |d| i64::from(d.days) * 86_400 + i64::from(d.secs))
 }

@@ -1,5 +1,7 @@
 //! What is particular to OpenSSL.
 
+#![expect(unsafe_code, reason = "what the safe binding lacks; each block says why it is sound")]
+
 use std::ffi::{c_char, c_int, c_long, c_uchar};
 use std::ptr;
 use std::sync::{Arc, OnceLock};
@@ -147,7 +149,11 @@ unsafe fn seal(
     let resumed = unsafe { ffi::SSL_session_reused(ssl) } == 1;
     // A client whose path can't be judged again from its leaf gets a ticket nobody can open, and falls back to a full
     // handshake.
-    let key = if resumed || slot.is_some_and(|slot| slot.resumable()) { keys.sealing_key() } else { TicketKey::generate().ok() };
+    let key = if resumed || slot.is_some_and(|slot| slot.resumable()) {
+        keys.sealing_key()
+    } else {
+        TicketKey::generate().ok()
+    };
     let mut fresh = [0; IV_LENGTH];
     let (Some(key), Ok(())) = (key, super::random(&mut fresh)) else { return verdict::FAILED };
     // SAFETY: `name` and `iv` have 16 bytes each, `cipher` is live, the key has the 32 bytes that AES-256 reads.
@@ -203,4 +209,12 @@ unsafe fn init_mac(mac: *mut ffi::EVP_MAC_CTX, key: &TicketKey) -> bool {
 /// TLS 1.3 sends stateful tickets when stateless ones are off; there must be none at all.
 pub(super) fn disable_tickets(builder: &mut SslContextBuilder) -> Result<(), super::lib::error::ErrorStack> {
     builder.set_num_tickets(0)
+}
+
+/// Adds an extension to a certificate that is being made.
+pub(super) fn append_extension(
+    builder: &mut super::lib::x509::X509Builder,
+    extension: super::lib::x509::X509Extension,
+) -> Result<(), super::lib::error::ErrorStack> {
+    builder.append_extension(extension)
 }

@@ -69,7 +69,11 @@ fn scheme(algorithm_der: &[u8]) -> Result<Scheme, String> {
     let unknown = || "its signature algorithm is not supported (RSA, ECDSA or Ed25519 with SHA-2 are)".to_owned();
     // An AlgorithmIdentifier is a short SEQUENCE: one tag byte, one length byte, then the OID.
     let body = algorithm_der.get(2..).ok_or_else(unknown)?;
-    let digests = [(oid::SHA256, MessageDigest::sha256()), (oid::SHA384, MessageDigest::sha384()), (oid::SHA512, MessageDigest::sha512())];
+    let digests = [
+        (oid::SHA256, MessageDigest::sha256()),
+        (oid::SHA384, MessageDigest::sha384()),
+        (oid::SHA512, MessageDigest::sha512()),
+    ];
     let plain = [
         (oid::RSA_SHA256, MessageDigest::sha256(), Id::RSA),
         (oid::RSA_SHA384, MessageDigest::sha384(), Id::RSA),

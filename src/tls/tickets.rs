@@ -109,7 +109,10 @@ mod tests {
         assert!(matches!(keys.opening_key(&first), Some((_, false))));
         std::thread::sleep(Duration::from_millis(50));
         assert_ne!(keys.sealing_key().expect("key").name, first);
-        assert!(matches!(keys.opening_key(&first), Some((_, true))), "the key before still opens, and asks for renewal");
+        assert!(
+            matches!(keys.opening_key(&first), Some((_, true))),
+            "the key before still opens, and asks for renewal"
+        );
         std::thread::sleep(Duration::from_millis(90));
         assert!(keys.opening_key(&first).is_none());
     }

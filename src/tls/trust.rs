@@ -7,8 +7,8 @@ use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::lib::error::ErrorStack;
-use super::lib::x509::store::{X509Store, X509StoreBuilder};
 use super::lib::x509::X509;
+use super::lib::x509::store::{X509Store, X509StoreBuilder};
 use super::material::{MaterialError, read_chain};
 use super::{CertificateInfo, material};
 use crate::revocation::Issuer;
@@ -83,7 +83,8 @@ impl TrustBundle {
             };
             let own_issuer = parsed.subject().as_raw() == parsed.issuer().as_raw();
             if !is_ca(&parsed, own_issuer) {
-                faults.push(format!("{place} is not a CA certificate (a leaf in the bundle would never match anything)"));
+                faults
+                    .push(format!("{place} is not a CA certificate (a leaf in the bundle would never match anything)"));
             }
             names.push((place, parsed.subject().as_raw().to_vec(), parsed.issuer().as_raw().to_vec()));
             match Issuer::from_certificate(&der) {
@@ -94,7 +95,9 @@ impl TrustBundle {
         }
         for (place, subject, issuer) in &names {
             if subject != issuer && !names.iter().any(|(_, other, _)| other == issuer) {
-                faults.push(format!("{place} is an intermediate whose issuer is not in the bundle: add the root it leads to"));
+                faults.push(format!(
+                    "{place} is an intermediate whose issuer is not in the bundle: add the root it leads to"
+                ));
             }
         }
         self.fingerprints.sort_unstable();

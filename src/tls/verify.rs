@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use super::backend;
 use super::lib::ex_data::Index as ExIndex;
 use super::lib::ssl::Ssl;
-use super::lib::x509::{X509StoreContext, X509StoreContextRef};
+use super::lib::x509::{X509Ref, X509StoreContext, X509StoreContextRef};
 use super::{TrustBundle, unix_now};
 use crate::identity::{CertificateFault, LeafRules, PeerIdentity};
 use crate::revocation;
@@ -151,7 +151,7 @@ impl Verifier {
     /// Reads the verified path out of `context` and judges it.
     pub(super) fn judge(&self, context: &X509StoreContextRef) -> Result<Verified, Refused> {
         let chain = context.chain().into_iter().flatten();
-        let path: Result<Vec<Vec<u8>>, _> = chain.map(|certificate| certificate.to_der()).collect();
+        let path: Result<Vec<Vec<u8>>, _> = chain.map(X509Ref::to_der).collect();
         let path = path.map_err(|e| Refused::malformed(&e.to_string()))?;
         let ders: Vec<&[u8]> = path.iter().map(Vec::as_slice).collect();
         let identity = PeerIdentity::from_path(&ders, &self.rules).map_err(Refused::Certificate)?;

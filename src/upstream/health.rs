@@ -1,7 +1,7 @@
 //! Active checks: a GET to each address at intervals, and the look-up of names at intervals.
 
-use std::sync::atomic::Ordering;
 use std::sync::Weak;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pingora::connectors::http::Connector;
@@ -74,7 +74,9 @@ async fn ask(upstream: &Upstream, address: &Address, check: &HealthCheck, connec
     let (mut session, _) = connector.get_http_session(address.peer()).await.map_err(text)?;
     let mut request = RequestHeader::build("GET", check.path.as_bytes(), Some(4)).map_err(text)?;
     request.insert_header("Host", upstream.default_host()).map_err(text)?;
-    request.insert_header("User-Agent", concat!("portcullis/", env!("CARGO_PKG_VERSION"), " (health check)")).map_err(text)?;
+    request
+        .insert_header("User-Agent", concat!("portcullis/", env!("CARGO_PKG_VERSION"), " (health check)"))
+        .map_err(text)?;
     request.insert_header("Connection", "close").map_err(text)?;
     if let Some(credentials) = upstream.credentials() {
         request.insert_header("Authorization", credentials.clone()).map_err(text)?;

@@ -33,7 +33,7 @@ pub struct Upstream {
     turn: AtomicUsize,
     admission: Arc<admission::Gate>,
     credentials: Option<HeaderValue>,
-    metrics: UpstreamMetrics,
+    metrics: Arc<UpstreamMetrics>,
     /// Keeps pooled connections made with other certificates apart (pingora's pool doesn't look at them).
     group: u64,
 }
@@ -92,8 +92,9 @@ impl Upstream {
         };
         let endpoints = settings.endpoints.iter().cloned();
         let endpoints = endpoints.map(|endpoint| EndpointState { endpoint, addresses: ArcSwap::default() }).collect();
+        let metrics = Arc::new(metrics);
         let upstream = Upstream {
-            admission: Arc::new(admission::Gate::new(&settings.limits, settings.timeouts.connect)),
+            admission: Arc::new(admission::Gate::new(&settings.limits, settings.timeouts.connect, metrics.clone())),
             turn: AtomicUsize::new(0),
             group: NEXT_GROUP.fetch_add(1, Ordering::Relaxed),
             endpoints,
@@ -184,7 +185,10 @@ impl Upstream {
     /// Every address known now.
     #[must_use]
     pub fn addresses(&self) -> Vec<Arc<Address>> {
-        self.endpoints.iter().flat_map(|endpoint| endpoint.addresses.load().iter().cloned().collect::<Vec<_>>()).collect()
+        self.endpoints
+            .iter()
+            .flat_map(|endpoint| endpoint.addresses.load().iter().cloned().collect::<Vec<_>>())
+            .collect()
     }
 
     /// The Host to send when the client's is not to be kept.
@@ -258,16 +262,23 @@ impl Table {
     ///
     /// `host` is in lower case and without port.
     #[must_use]
-    pub fn choose(&self, listener_default: &str, host: Option<&str>, repository: Option<&RepoName>) -> Option<&Arc<Upstream>> {
+    pub fn choose(
+        &self,
+        listener_default: &str,
+        host: Option<&str>,
+        repository: Option<&RepoName>,
+    ) -> Option<&Arc<Upstream>> {
         let by_repository = repository.and_then(|repository| {
             let matching = self.upstreams.iter().filter_map(|upstream| {
                 let prefixes = upstream.settings.repositories.iter();
-                let longest = prefixes.filter(|prefix| is_prefix(prefix, repository.as_str())).map(String::len).max()?;
+                let longest =
+                    prefixes.filter(|prefix| is_prefix(prefix, repository.as_str())).map(String::len).max()?;
                 Some((longest, upstream))
             });
             matching.max_by_key(|(length, _)| *length).map(|(_, upstream)| upstream)
         });
-        let by_host = || host.and_then(|host| self.upstreams.iter().find(|u| u.settings.hosts.iter().any(|name| name == host)));
+        let by_host =
+            || host.and_then(|host| self.upstreams.iter().find(|u| u.settings.hosts.iter().any(|name| name == host)));
         by_repository.or_else(by_host).or_else(|| self.named(listener_default))
     }
 }

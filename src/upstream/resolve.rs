@@ -36,16 +36,21 @@ impl Upstream {
             Some(tls) => (true, tls.server_name.as_deref().unwrap_or(host).to_owned()),
             None => (false, String::new()),
         };
-        self.address(address.to_string(), HttpPeer::new(address, tls, name))
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the address is resolved already, so nothing blocks and nothing fails"
+        )]
+        let peer = HttpPeer::new(address, tls, name);
+        self.address(address.to_string(), peer)
     }
 
     /// Looks every name up. Addresses that stay keep their health.
     pub async fn resolve(&self) {
         for state in &self.endpoints {
-            if let Endpoint::Tcp { host, port } = &state.endpoint {
-                if host.parse::<IpAddr>().is_err() {
-                    self.resolve_name(state, host, *port).await;
-                }
+            if let Endpoint::Tcp { host, port } = &state.endpoint
+                && host.parse::<IpAddr>().is_err()
+            {
+                self.resolve_name(state, host, *port).await;
             }
         }
     }
@@ -74,6 +79,9 @@ impl Upstream {
 
     fn keep(&self, state: &EndpointState, host: &str, cause: &str) {
         let kept = state.addresses.load().len();
-        log::warn!("upstream {}: cannot resolve {host}: {cause} ({kept} address(es) of the last good answer kept)", self.name());
+        log::warn!(
+            "upstream {}: cannot resolve {host}: {cause} ({kept} address(es) of the last good answer kept)",
+            self.name()
+        );
     }
 }

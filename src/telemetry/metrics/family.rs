@@ -72,6 +72,7 @@ impl<L: Label, M> Table<L, M> {
     }
 
     pub(super) fn get(&self, label: L) -> &M {
+        #[expect(clippy::expect_used, reason = "the table is made with a cell for each label of the same closed set")]
         self.cells.get(label.index()).expect("a table has a cell for every label of its set")
     }
 }

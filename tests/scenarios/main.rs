@@ -1,0 +1,38 @@
+//! Scenarios: the real binary between test clients and test upstreams.
+//!
+//! One test binary, so that the harness is built once; each scenario starts a gateway of its own on free ports.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod commands;
+mod harness;
+mod headers;
+mod http2_strictness;
+mod http_strictness;
+mod policy;
+mod real_registry;
+mod reload;
+mod reload_faults;
+mod resumption;
+mod revocation;
+mod routing;
+mod streaming;
+mod telemetry;
+mod tls_faults;
+mod tls_negotiation;
+mod upstreams;
+
+use support::gateway::{Gateway, gateway};
+use support::upstream::Upstream;
+
+/// A well-formed digest.
+const DIGEST: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+/// A recording upstream behind a gateway that lets every verified client do everything.
+#[track_caller]
+fn open_gateway() -> (Upstream, Gateway) {
+    let upstream = Upstream::start();
+    let gateway = gateway().upstream(upstream.url()).start();
+    (upstream, gateway)
+}

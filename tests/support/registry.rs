@@ -1,0 +1,59 @@
+//! The real registry (Debian's `docker-registry`) on a free loopback port, with its storage in a temporary directory.
+
+use super::gateway::plain_http;
+use super::process::Process;
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+use tempfile::TempDir;
+
+pub struct Registry {
+    _process: Process,
+    address: SocketAddr,
+    _storage: TempDir,
+}
+
+impl Registry {
+    /// Starts a registry that allows deletes.
+    ///
+    /// # Panics
+    /// When it doesn't answer in time.
+    #[track_caller]
+    pub fn start() -> Self {
+        let root = tempfile::tempdir().expect("the temporary directory is writable");
+        let address = free_address();
+        let config = root.path().join("config.yml");
+        let text = format!(
+            "version: 0.1\nlog: {{ level: warn, accesslog: {{ disabled: true }} }}\nstorage:\n  filesystem: {{ \
+             rootdirectory: {} }}\n  delete: {{ enabled: true }}\nhttp:\n  addr: {address}\n",
+            root.path().join("storage").display()
+        );
+        fs::write(&config, text).expect("the temporary directory is writable");
+        let mut process =
+            Process::spawn("docker-registry", "docker-registry", &["serve", &config.to_string_lossy()], |_| {});
+        let end = Instant::now() + Duration::from_secs(20);
+        while TcpStream::connect(address).is_err() {
+            assert!(
+                Instant::now() < end && process.has_exited().is_none(),
+                "docker-registry did not start:\n{}",
+                process.tail(20)
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        assert_eq!(plain_http(address, "GET", "/v2/").status, 200);
+        Self { _process: process, address, _storage: root }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// A loopback address that was free a moment ago.
+pub fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("loopback has a free port")
+}

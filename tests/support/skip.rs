@@ -1,0 +1,38 @@
+//! Tests that need a tool of the machine: they fail in CI, and elsewhere say loudly that they did not run.
+
+use std::path::PathBuf;
+
+/// Whether all `tools` are installed. `false` means the caller must return at once; it has been said on stderr.
+///
+/// # Panics
+/// When `CI` is set: a test that silently stops running there protects nobody.
+#[must_use]
+#[track_caller]
+pub fn have(tools: &[&str]) -> bool {
+    let missing: Vec<_> = tools.iter().filter(|tool| find(tool).is_none()).collect();
+    if missing.is_empty() {
+        return true;
+    }
+    skipped(&format!("not installed: {missing:?}"))
+}
+
+/// Says that the test is skipped for `reason`, and returns `false`.
+///
+/// # Panics
+/// When `CI` is set.
+#[track_caller]
+pub fn skipped(reason: &str) -> bool {
+    let place = std::panic::Location::caller();
+    assert!(std::env::var_os("CI").is_none(), "cannot run in CI: {reason} ({place})");
+    eprintln!("SKIPPED: {place}: {reason}");
+    false
+}
+
+/// The path of a program, also where Debian keeps daemons out of a user's PATH.
+pub fn find(tool: &str) -> Option<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    path.split(':')
+        .chain(["/usr/sbin", "/sbin", "/usr/local/sbin"])
+        .map(|directory| PathBuf::from(directory).join(tool))
+        .find(|candidate| candidate.metadata().is_ok_and(|found| found.is_file()))
+}
