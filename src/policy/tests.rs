@@ -237,7 +237,7 @@ fn tags_limit_each_tag_that_is_pushed() {
 
 #[test]
 fn a_delete_by_digest_needs_the_right_without_tag_limits() {
-    let policy = policy(TAGS);
+    let denying = policy(TAGS);
     let anybody = client(&["CN=x"]);
     for (target, rule) in [
         ("/v2/app/manifests/v1".to_owned(), "allow by releases"),
@@ -246,7 +246,7 @@ fn a_delete_by_digest_needs_the_right_without_tag_limits() {
         (format!("/v2/open/manifests/{SHA}"), "(rule: no-lts)"),
         (format!("/v2/open/blobs/{SHA}"), "(rule: no-lts)"),
     ] {
-        let answer = ask(&policy, &anybody, "DELETE", &target);
+        let answer = ask(&denying, &anybody, "DELETE", &target);
         assert!(answer.ends_with(rule), "{target}: {answer}");
     }
     let without_denial = TAGS.lines().filter(|line| !line.contains("no-lts")).collect::<Vec<_>>().join("\n");

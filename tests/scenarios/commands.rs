@@ -1,4 +1,6 @@
 //! The command line: exit codes, and what is said when nothing can be started.
+//!
+//! 1 is for files at fault, 2 for wrong usage, 3 for the host: an address in use, a log that can't be written.
 
 use crate::support::gateway::{gateway, start_binary};
 use crate::support::process::{self, Finished};
@@ -81,7 +83,7 @@ fn an_address_in_use_is_named_and_nothing_is_left_half_started() {
         let file = builder.write_config().to_string_lossy().into_owned();
         let mut process = start_binary(&["serve", "--config", &file], builder.path());
         let status = process.wait(Duration::from_secs(10));
-        assert_eq!(status.and_then(|s| s.code()), Some(1), "{key}: {}", process.tail(20));
+        assert_eq!(status.and_then(|s| s.code()), Some(3), "{key}: {}", process.tail(20));
         let text = process.lines().join("\n");
         assert!(text.contains(&address) && text.to_lowercase().contains("in use"), "{key}: {text}");
     }
@@ -94,7 +96,7 @@ fn a_log_that_cannot_be_written_is_named() {
         gateway().upstream(upstream.url()).configure(|c| c["access_log"]["path"] = "/nowhere/access.log".into());
     let file = builder.write_config().to_string_lossy().into_owned();
     let finished = portcullis(&["serve", "--config", &file]);
-    assert_eq!(finished.code, Some(1), "{}", finished.all());
+    assert_eq!(finished.code, Some(3), "{}", finished.all());
     assert!(finished.all().contains("/nowhere/access.log"), "{}", finished.all());
 }
 

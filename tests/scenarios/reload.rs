@@ -180,10 +180,9 @@ fn what_cannot_change_while_running_is_said() {
         c["listeners"][0]["addresses"] = json!(["127.0.0.1:0", "127.0.0.2:0"]);
     });
     gateway.reload();
-    let text = gateway.wait_for_log("restart");
-    assert!(!text.is_empty());
+    gateway.wait_for_log("next start");
     let said = gateway.log().split_off(seen).join("\n");
-    for key in ["threads", "addresses"] {
+    for key in ["threads", "listeners"] {
         assert!(said.contains(key), "{key}: {said}");
     }
     assert_eq!(gateway.h1().get("/v2/").status, 200);

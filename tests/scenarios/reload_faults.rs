@@ -98,7 +98,7 @@ const CONFIG: &[Mistake] = &[
     Mistake {
         name: "an admin listener that others can reach",
         make: |d, _| replace(d, "admin:\n  address: 127.0.0.1:0", "admin:\n  address: 0.0.0.0:0"),
-        said: &["portcullis.yaml:", "admin", "loopback"],
+        said: &["portcullis.yaml:", "admin.address", "127.0.0.1"],
     },
 ];
 
