@@ -60,8 +60,12 @@ pub fn serve(file: &Path) -> Result<(), ServeError> {
     let host = |e: String| ServeError::Host(e);
     let metrics = metrics().map_err(host)?;
     let mut builder = Builder::new(file, metrics.clone());
+    let began = SystemTime::now();
     let built = builder.build().map_err(ServeError::Configuration)?;
     let settings = &built.snapshot.settings;
+    let (requests, reloads) = mpsc::channel(16);
+    // From here on no change is missed: what changed while the files were read is read again.
+    let watcher = watch_files(settings, &requests, began);
     telemetry::log::init(settings.log).map_err(|e| host(e.to_string()))?;
     report(&built.findings);
     let access = match &settings.access_log {
@@ -74,7 +78,8 @@ pub fn serve(file: &Path) -> Result<(), ServeError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| host(format!("no runtime: {e}")))?;
     let access = telemetry.access.clone();
-    let outcome = runtime.block_on(run(builder, built, bound, telemetry));
+    let inputs = Inputs { watcher, requests, reloads };
+    let outcome = runtime.block_on(run(builder, built, bound, telemetry, inputs));
     if !access.flush(FLUSH) {
         log::warn!("the last access records could not be written");
     }
@@ -93,7 +98,20 @@ fn bind(settings: &Settings) -> Result<Vec<Bound>, String> {
     Ok(bound)
 }
 
-async fn run(builder: Builder, built: Built, bound: Vec<Bound>, telemetry: Telemetry) -> Result<(), ServeError> {
+/// Where orders to reload come from and go to.
+struct Inputs {
+    watcher: Option<Watcher>,
+    requests: mpsc::Sender<Reload>,
+    reloads: mpsc::Receiver<Reload>,
+}
+
+async fn run(
+    builder: Builder,
+    built: Built,
+    bound: Vec<Bound>,
+    telemetry: Telemetry,
+    inputs: Inputs,
+) -> Result<(), ServeError> {
     let host = |e: String| ServeError::Host(e);
     let settings = built.snapshot.settings.clone();
     let (publisher, reader) = snapshot::store(built.snapshot.clone());
@@ -109,13 +127,11 @@ async fn run(builder: Builder, built: Built, bound: Vec<Bound>, telemetry: Telem
         windows: Arc::new(WindowBudget::new(settings.limits.h2_upload_memory)),
         draining: draining.clone(),
     };
-    let (requests, reloads) = mpsc::channel(16);
+    let Inputs { watcher, requests, reloads } = inputs;
     let mut signals = Signals::new().map_err(|e| host(format!("signals: {e}")))?;
     let admin = start_admin(&settings, &telemetry, &reader, &requests, &draining).map_err(host)?;
     announce(&settings, &bound, &admin);
     let workers = start_workers(bound, &settings, &edge).map_err(host)?;
-    let watcher = watch_files(&settings, &requests);
-
     let control = ControlPlane { builder: Some(builder), publisher, edge: edge.clone(), watcher, reader };
     let reloading = tokio::spawn(control.run(reloads));
     log::info!(generation = built.snapshot.generation; "serving");
@@ -268,7 +284,7 @@ fn start_admin(
     admin::start(health, control).map_err(|e| e.to_string())
 }
 
-fn watch_files(settings: &Settings, requests: &mpsc::Sender<Reload>) -> Option<Watcher> {
+fn watch_files(settings: &Settings, requests: &mpsc::Sender<Reload>, read_since: SystemTime) -> Option<Watcher> {
     if !settings.reload.watch {
         return None;
     }
@@ -277,8 +293,13 @@ fn watch_files(settings: &Settings, requests: &mpsc::Sender<Reload>) -> Option<W
         // A full queue means that a reload is about to start anyway.
         let _ = requests.try_send(Reload { origin: "file change", answer: None });
     };
-    match Watcher::start(settings, changed) {
-        Ok(watcher) => Some(watcher),
+    match Watcher::start(settings, changed.clone()) {
+        Ok(watcher) => {
+            if watcher.changed_since(read_since) {
+                changed();
+            }
+            Some(watcher)
+        }
         Err(e) => {
             log::error!("files can't be watched: {e}; changes need SIGHUP or POST /-/reload");
             None

@@ -6,6 +6,7 @@
 
 mod accept;
 mod connection;
+pub(crate) mod progress;
 mod serve;
 mod socket;
 mod stream;

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::App;
 use super::connection::Connection;
+use super::progress::watched;
 use super::stream::EdgeStream;
 use crate::config::Limits;
 use crate::telemetry::EndReason;
@@ -69,7 +70,8 @@ pub(super) async fn http1(serving: &Serving, mut stream: Box<EdgeStream>, connec
         session.set_read_timeout(Some(limits.body_idle_timeout));
         session.set_write_timeout(Some(limits.body_idle_timeout));
         let before = connection.requests();
-        let reused = serving.app.process_new_http(session, &serving.draining).await;
+        let exchange = watched(serving.app.process_new_http(session, &serving.draining));
+        let Some(reused) = exchange.await else { return EndReason::IdleTimeout };
         if connection.requests() == before {
             // The framework answered 400, or the client left in the middle of its head.
             return EndReason::ProtocolError;
@@ -168,7 +170,8 @@ impl<'a> Http2<'a> {
         let app = self.serving.app.clone();
         let draining = self.serving.draining.clone();
         self.requests.spawn(async move {
-            app.process_new_http(ServerSession::new_http2(session), &draining).await;
+            // A stalled request is dropped, which resets its stream.
+            watched(app.process_new_http(ServerSession::new_http2(session), &draining)).await;
         });
     }
 

@@ -9,6 +9,7 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType};
 
 use crate::edge::Connection;
+use crate::edge::progress::{self, Phase};
 use crate::oci::Route;
 use crate::policy::Permit;
 use crate::snapshot::Snapshot;
@@ -185,6 +186,19 @@ impl Exchange {
         }
     }
 
+    /// Starts, or stops, the clock for the client's body.
+    pub(super) fn expect_request_body(&self, more: bool) {
+        let phase = if more { Phase::RequestBody } else { Phase::Elsewhere };
+        progress::moved(phase, self.snapshot.settings.limits.body_idle_timeout);
+    }
+
+    /// Starts, or stops, the clock for the upstream's body.
+    pub(super) fn expect_response_body(&self, more: bool) {
+        let phase = if more { Phase::ResponseBody } else { Phase::Elsewhere };
+        let idle = self.upstream.as_ref().map_or(Duration::ZERO, |upstream| upstream.settings().timeouts.idle);
+        progress::moved(phase, idle);
+    }
+
     pub(super) fn sent_upstream(&mut self, now: Instant) {
         self.sent_upstream = Some(now);
     }
@@ -284,7 +298,16 @@ impl Drop for Exchange {
             (Some(outcome), _) => outcome,
             (None, Some(reason)) => reason.into(),
             (None, None) if std::thread::panicking() => Outcome::Internal,
-            (None, None) => Outcome::ClientAborted,
+            (None, None) => match progress::stalled() {
+                Some(Phase::RequestBody) => Outcome::ClientTimeout,
+                Some(Phase::ResponseBody) => {
+                    if let Some(upstream) = &self.upstream {
+                        upstream.metrics().fault(UpstreamFault::IdleTimeout);
+                    }
+                    Outcome::UpstreamTimeout
+                }
+                _ => Outcome::ClientAborted,
+            },
         };
         let mut record = self.record.clone();
         record.outcome = outcome;

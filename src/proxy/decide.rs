@@ -39,6 +39,7 @@ pub(super) fn authorize(exchange: &mut Exchange, head: Head) -> Result<(), Refus
         return Err(Refusal::misdirected("the Host is not the name that the TLS connection was made for"));
     }
     choose_upstream(exchange, &route, &host_name)?;
+    let route = drop_foreign_mount(exchange, route, &host_name);
     match decide(exchange, &route) {
         Decision::Permit(permit) => exchange.permit(permit),
         // A refused mount is no refusal of the push: the client uploads the layer instead (OCI distribution spec,
@@ -52,6 +53,27 @@ pub(super) fn authorize(exchange: &mut Exchange, head: Head) -> Result<(), Refus
         decision => accept(exchange, decision)?,
     }
     Ok(())
+}
+
+/// A mount is authorized by the right to pull from the source. If another upstream serves the source, the one that gets
+/// the push has another repository of that name, or none: the mount is dropped.
+fn drop_foreign_mount(exchange: &mut Exchange, route: Route, host_name: &str) -> Route {
+    let from = route.mount().map(|mount| &mount.from);
+    let foreign = from.is_some_and(|from| {
+        let source = exchange.snapshot.upstreams.choose(default_upstream(exchange), Some(host_name), Some(from));
+        source.map(|source| source.name()) != exchange.upstream.as_ref().map(|target| target.name())
+    });
+    if !foreign {
+        return route;
+    }
+    let route = route.without_mount();
+    exchange.set_route(route.clone());
+    route
+}
+
+fn default_upstream(exchange: &Exchange) -> &str {
+    let listener = exchange.snapshot.listeners.get(exchange.connection.listener);
+    listener.map_or("", |listener| listener.upstream.as_str())
 }
 
 fn accept(exchange: &mut Exchange, decision: Decision) -> Result<(), Refusal> {
@@ -82,8 +104,7 @@ fn decide(exchange: &Exchange, route: &Route) -> Decision {
 }
 
 fn choose_upstream(exchange: &mut Exchange, route: &Route, host_name: &str) -> Result<(), Refusal> {
-    let listener = exchange.snapshot.listeners.get(exchange.connection.listener);
-    let default = listener.map_or("", |listener| listener.upstream.as_str());
+    let default = default_upstream(exchange);
     let upstream = exchange.snapshot.upstreams.choose(default, Some(host_name), route.repository()).cloned();
     match upstream {
         Some(upstream) => {

@@ -151,6 +151,18 @@ fn client_certificate(request: &mut RequestHeader, exchange: &Exchange) -> pingo
 
 /// Makes the registry's answer ours: its `Location` leads back here, and fields between it and the gateway stay behind.
 pub(super) fn client_response(response: &mut ResponseHeader, exchange: &Exchange) -> pingora::Result<()> {
+    // RFC 9110 §7.6.1: what `Connection` names was meant for the gateway alone.
+    let named: Vec<HeaderName> = response
+        .headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .filter(|name| !matches!(*name, header::CONTENT_LENGTH | header::TRANSFER_ENCODING | header::CONNECTION))
+        .collect();
+    for name in &named {
+        response.remove_header(name);
+    }
     for hop in ["Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Upgrade", "Alt-Svc"] {
         response.remove_header(hop);
     }

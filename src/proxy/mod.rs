@@ -126,6 +126,7 @@ impl ProxyHttp for Gateway {
         let exchange = ctx.exchange()?;
         *upstream_request = headers::upstream_request(session.req_header(), exchange)?;
         exchange.sent_upstream(Instant::now());
+        exchange.expect_request_body(!session.is_body_empty());
         Ok(())
     }
 
@@ -133,12 +134,12 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end_of_stream: bool,
+        end_of_stream: bool,
         ctx: &mut Context,
     ) -> pingora::Result<()> {
-        if let Some(bytes) = body {
-            ctx.exchange()?.received(bytes.len());
-        }
+        let exchange = ctx.exchange()?;
+        exchange.received(body.as_ref().map_or(0, Bytes::len));
+        exchange.expect_request_body(!end_of_stream);
         Ok(())
     }
 
@@ -158,12 +159,12 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end_of_stream: bool,
+        end_of_stream: bool,
         ctx: &mut Context,
     ) -> pingora::Result<Option<std::time::Duration>> {
-        if let Some(bytes) = body {
-            ctx.exchange()?.sent(bytes.len());
-        }
+        let exchange = ctx.exchange()?;
+        exchange.sent(body.as_ref().map_or(0, Bytes::len));
+        exchange.expect_response_body(!end_of_stream);
         Ok(None)
     }
 

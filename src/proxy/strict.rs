@@ -92,8 +92,17 @@ fn raw_target(raw: &[u8]) -> Result<&str, Refusal> {
     origin_form(target)
 }
 
-/// RFC 9113 §8.3.1: `:path` is in origin form; the framework shows it as part of an absolute URI.
+/// RFC 9113 §8.3.1: `:path` is in origin form; the framework shows it as part of an absolute URI. HTTP/2 frames bodies
+/// itself, but a length that is given must have one reading (§8.1.1).
 fn http2_target(request: &RequestHeader) -> Result<String, Refusal> {
+    if request.uri.scheme().is_some_and(|scheme| *scheme != http::uri::Scheme::HTTPS) {
+        return Err(Refusal::malformed("the :scheme is not https"));
+    }
+    let mut lengths = request.headers.get_all(CONTENT_LENGTH).iter();
+    let first = lengths.next().map(http::HeaderValue::as_bytes);
+    if lengths.next().is_some() || first.is_some_and(|value| !value.iter().all(u8::is_ascii_digit)) {
+        return Err(Refusal::malformed("Content-Length is not one decimal number"));
+    }
     let target = request.uri.path_and_query().map(http::uri::PathAndQuery::as_str);
     target.ok_or_else(|| Refusal::malformed("no :path")).and_then(origin_form).map(str::to_owned)
 }

@@ -65,19 +65,18 @@ impl Pinned {
     }
 
     /// The keys whose values differ in `other`.
-    fn changed_keys(&self, other: &Self) -> Vec<&'static str> {
-        [
-            ("listeners", self.listeners != other.listeners),
+    fn changed_keys(&self, other: &Self) -> Vec<String> {
+        let listeners = other.listeners.iter().enumerate().filter(|(_, listener)| !self.listeners.contains(listener));
+        let listeners = listeners.map(|(index, _)| format!("listeners[{index}].addresses"));
+        let others = [
             ("threads", self.threads != other.threads),
             ("health", self.health != other.health),
             ("admin", self.admin != other.admin),
             ("access_log", self.access_log != other.access_log),
             ("log", self.log != other.log),
             ("limits", self.limits != other.limits),
-        ]
-        .into_iter()
-        .filter_map(|(key, changed)| changed.then_some(key))
-        .collect()
+        ];
+        listeners.chain(others.into_iter().filter_map(|(key, changed)| changed.then(|| key.to_owned()))).collect()
     }
 }
 
@@ -158,10 +157,8 @@ impl Builder {
         let settings = &report.document.value;
         let Some(pinned) = &self.pinned else { return Some((0..settings.listeners.len()).collect()) };
         for key in pinned.changed_keys(&Pinned::of(settings)) {
-            report.warn(
-                key,
-                "differs from what the gateway was started with; it takes effect at the next start".to_owned(),
-            );
+            let message = "this can't change while the gateway runs; what it was started with stays until a restart";
+            report.warn(&key, message.to_owned());
         }
         let mut order = Vec::new();
         for (name, _) in &pinned.listeners {
@@ -417,7 +414,8 @@ fn load_crls(
                         }
                     }
                     Err(e) => {
-                        report.error(&place, format!("\"{}\": {e} (the last good lists stay in force)", path.display()));
+                        report
+                            .error(&place, format!("\"{}\": {e} (the last good lists stay in force)", path.display()));
                     }
                 }
             }

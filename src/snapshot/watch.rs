@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
@@ -51,6 +51,12 @@ impl Watcher {
         let mut watcher = Watcher { inner, watched: BTreeSet::new(), commands };
         watcher.follow(settings);
         Ok(watcher)
+    }
+
+    /// Whether anything in the watched directories was replaced at `time` or later.
+    pub fn changed_since(&self, time: SystemTime) -> bool {
+        let modified = |path: &PathBuf| std::fs::metadata(path).and_then(|metadata| metadata.modified());
+        self.watched.iter().any(|directory| modified(directory).is_ok_and(|modified| modified >= time))
     }
 
     /// Watches what these settings name, and nothing else any more.

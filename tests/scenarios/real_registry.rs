@@ -119,10 +119,10 @@ fn skopeo_copies_both_ways() {
     let layer = image(&home.path().join("image"), &pattern(0, 2 << 20));
     let layout = format!("oci:{}:latest", home.path().join("image").display());
     let remote = format!("docker://localhost:{}/team/app:v1", gateway.address().port());
-    let copy = ["copy", "--insecure-policy", "--dest-cert-dir", &certs, &layout, &remote];
+    let copy = ["copy", "--insecure-policy", "--preserve-digests", "--dest-cert-dir", &certs, &layout, &remote];
     skopeo(home.path(), &copy).expect_success("pushing");
     let back = format!("oci:{}:latest", home.path().join("back").display());
-    let copy = ["copy", "--insecure-policy", "--src-cert-dir", &certs, &remote, &back];
+    let copy = ["copy", "--insecure-policy", "--preserve-digests", "--src-cert-dir", &certs, &remote, &back];
     skopeo(home.path(), &copy).expect_success("pulling");
     let blob = home.path().join("back/blobs/sha256").join(layer.trim_start_matches("sha256:"));
     assert!(blob.metadata().is_ok(), "the layer came back");

@@ -34,8 +34,19 @@ fn watching() -> (Upstream, Gateway) {
 }
 
 #[test]
+fn a_change_right_after_the_start_is_noticed() {
+    // The files are read before the listeners open; whoever changes one then must not be overlooked.
+    for _ in 0..5 {
+        let (_upstream, gateway) = watching();
+        gateway.write("policy.yaml", NOTHING);
+        wait_for_status(&gateway, 403);
+    }
+}
+
+#[test]
 fn a_renamed_and_a_rewritten_file_are_noticed() {
-    let (_upstream, gateway) = watching();
+    let (_upstream, mut gateway) = watching();
+    gateway.wait_for_log("\"serving\"");
     assert_eq!(gateway.h1().get(PULL).status, 200);
     gateway.write("policy.yaml", NOTHING);
     let after = wait_for_status(&gateway, 403);

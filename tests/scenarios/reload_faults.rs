@@ -157,31 +157,46 @@ const FILES: &[Mistake] = &[
     },
     Mistake {
         name: "an unknown group",
-        make: |d, _| policy(d, "    subjects: [bilders]\n    repositories: ['a']\n    actions: [pull]\n    effect: allow\n"),
+        make: |d, _| {
+            policy(d, "    subjects: [bilders]\n    repositories: ['a']\n    actions: [pull]\n    effect: allow\n")
+        },
         said: &["policy.yaml:6", "rules[0].subjects[0]", "bilders", "builders"],
     },
     Mistake {
         name: "a glob that matches no repository",
-        make: |d, _| policy(d, "    subjects: [builders]\n    repositories: ['Team/**']\n    actions: [pull]\n    effect: allow\n"),
+        make: |d, _| {
+            policy(
+                d,
+                "    subjects: [builders]\n    repositories: ['Team/**']\n    actions: [pull]\n    effect: allow\n",
+            )
+        },
         said: &["policy.yaml:7", "rules[0].repositories[0]", "Team"],
     },
     Mistake {
         name: "an unknown placeholder",
         make: |d, _| {
-            policy(d, "    subjects: [builders]\n    repositories: ['t/${subject.nickname}']\n    actions: [pull]\n    effect: allow\n");
+            policy(
+                d,
+                "    subjects: [builders]\n    repositories: ['t/${subject.nickname}']\n    actions: [pull]\n    effect: allow\n",
+            );
         },
         said: &["policy.yaml:7", "rules[0].repositories[0]", "subject.nickname"],
     },
     Mistake {
         name: "tags on a pull rule",
         make: |d, _| {
-            policy(d, "    subjects: [builders]\n    repositories: ['a']\n    actions: [pull]\n    tags: ['v*']\n    effect: allow\n");
+            policy(
+                d,
+                "    subjects: [builders]\n    repositories: ['a']\n    actions: [pull]\n    tags: ['v*']\n    effect: allow\n",
+            );
         },
         said: &["policy.yaml:9", "rules[0].tags"],
     },
     Mistake {
         name: "an unknown action",
-        make: |d, _| policy(d, "    subjects: [builders]\n    repositories: ['a']\n    actions: [pul]\n    effect: allow\n"),
+        make: |d, _| {
+            policy(d, "    subjects: [builders]\n    repositories: ['a']\n    actions: [pul]\n    effect: allow\n")
+        },
         said: &["policy.yaml:", "rules[0].actions[0]", "pull"],
     },
     Mistake {

@@ -265,7 +265,8 @@ fn the_catalog_is_asked_with_known_parameters_only() {
 #[test]
 fn the_catalog_needs_its_own_right() {
     let upstream = Upstream::start();
-    let policy = "rules: [{ name: own, subjects: [any], repositories: ['**'], actions: [pull, push, delete], effect: allow }]";
+    let policy =
+        "rules: [{ name: own, subjects: [any], repositories: ['**'], actions: [pull, push, delete], effect: allow }]";
     let gateway: Gateway = gateway().policy(policy).upstream(upstream.url()).start();
     for mut client in gateway.both() {
         client.get("/v2/_catalog").assert_refusal(403, "DENIED");

@@ -8,6 +8,9 @@ use crate::support::upstream::{Answer, Upstream};
 use serde_json::Value;
 use std::time::Duration;
 
+/// Name, labels and value of a sample.
+type Expected<'a> = (&'a str, &'a [(&'a str, &'a str)], f64);
+
 const PULL: &str = "/v2/team/app/manifests/v1";
 
 #[test]
@@ -126,7 +129,7 @@ fn metrics_count_what_happened_and_name_nobody() {
     }
     let labels = [("route", "blob"), ("method", "GET"), ("status", "2xx"), ("outcome", "proxied")];
     gateway.wait_for_metric("portcullis_requests_total", &labels, |n| n == 2.0);
-    let expected: &[(&str, &[(&str, &str)], f64)] = &[
+    let expected: &[Expected<'_>] = &[
         ("portcullis_handshakes_total", &[("result", "established")], 2.0),
         ("portcullis_handshake_seconds_count", &[], 2.0),
         ("portcullis_requests_total", &[("route", "upload"), ("method", "PATCH")], 2.0),

@@ -31,8 +31,8 @@ impl Resolver<'_> {
         let address = self.socket_address("admin.address", text)?;
         // `to_canonical`: ::ffff:127.0.0.1 is loopback too.
         if !address.ip().to_canonical().is_loopback() {
-            let message = "other machines could reach this, and it shows identities and orders reloads; use 127.0.0.1, \
-                           [::1] or unix:/path/to/socket";
+            let message = "other machines could reach this, and it shows identities and orders reloads; use loopback (127.0.0.1, \
+                           [::1]) or unix:/path/to/socket";
             self.error("admin.address", message);
         }
         Some(AdminAddress::Tcp(address))
