@@ -15,15 +15,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::{self, Admin, Control, Health};
-use crate::config::{Diagnostics, Settings, Severity};
+use crate::config::{self, Diagnostics, Settings};
 use crate::edge::{self, App, Bound, Edge, Register, WindowBudget};
 use crate::proxy::Gateway;
-use crate::snapshot::{self, Builder, Built, Publisher, Reader, Snapshot, Watcher};
+use crate::snapshot::{self, Builder, Built, Failed, Publisher, Reader, Watcher};
 use crate::telemetry::{self, AccessLog, Metrics, ReloadResult, Telemetry};
-use crate::{tls, upstream};
+use crate::tls;
+use control::{ControlPlane, Reload, report, take_up};
 
-/// How often live connections are looked through for certificates that have run out.
-const SWEEP: Duration = Duration::from_secs(1);
+mod control;
 
 /// How long the last access records may take to be written at the end.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -40,6 +40,12 @@ pub enum ServeError {
     /// An address, a socket or a log file of the host.
     #[error("{0}")]
     Host(String),
+}
+
+impl From<Box<Failed>> for ServeError {
+    fn from(failed: Box<Failed>) -> Self {
+        ServeError::Configuration(failed.findings)
+    }
 }
 
 /// Metrics under the names and version of this build.
@@ -61,11 +67,11 @@ pub fn serve(file: &Path) -> Result<(), ServeError> {
     let metrics = metrics().map_err(host)?;
     let mut builder = Builder::new(file, metrics.clone());
     let began = SystemTime::now();
-    let built = builder.build().map_err(ServeError::Configuration)?;
+    let built = builder.build()?;
     let settings = &built.snapshot.settings;
     let (requests, reloads) = mpsc::channel(16);
     // From here on no change is missed: what changed while the files were read is read again.
-    let watcher = watch_files(settings, &requests, began);
+    let watcher = watch_files(builder.inputs(), settings.reload, &requests, began);
     telemetry::log::init(settings.log).map_err(|e| host(e.to_string()))?;
     report(&built.findings);
     let access = match &settings.access_log {
@@ -74,12 +80,20 @@ pub fn serve(file: &Path) -> Result<(), ServeError> {
         None => AccessLog::disabled(),
     };
     let telemetry = Telemetry { metrics, access };
-    let bound = bind(settings).map_err(host)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| host(format!("no runtime: {e}")))?;
+    // Before anybody learns that the gateway is there: a signal without a handler would end it.
+    let signals = Signals::new(&runtime).map_err(|e| host(format!("signals: {e}")))?;
+    let bound = bind(settings).map_err(host)?;
+    let (publisher, reader) = snapshot::store(built.snapshot.clone());
+    let (drain, draining) = watch::channel(false);
+    let admin = start_admin(settings, &telemetry, &reader, &requests, &draining).map_err(host)?;
+    announce(settings, &bound, &admin);
     let access = telemetry.access.clone();
-    let inputs = Inputs { watcher, requests, reloads };
-    let outcome = runtime.block_on(run(builder, built, bound, telemetry, inputs));
+    let plan =
+        Plan { builder, built, bound, telemetry, watcher, requests, reloads, publisher, reader, drain, draining };
+    let outcome = runtime.block_on(run(plan));
+    drop(admin);
     if !access.flush(FLUSH) {
         log::warn!("the last access records could not be written");
     }
@@ -98,62 +112,53 @@ fn bind(settings: &Settings) -> Result<Vec<Bound>, String> {
     Ok(bound)
 }
 
-/// Where orders to reload come from and go to.
-struct Inputs {
-    watcher: Option<Watcher>,
-    requests: mpsc::Sender<Reload>,
-    reloads: mpsc::Receiver<Reload>,
-}
-
-async fn run(
+/// What a gateway starts with.
+struct Plan {
     builder: Builder,
     built: Built,
     bound: Vec<Bound>,
     telemetry: Telemetry,
-    inputs: Inputs,
-) -> Result<(), ServeError> {
+    watcher: Option<Watcher>,
+    signals: Signals,
+    requests: mpsc::Sender<Reload>,
+    reloads: mpsc::Receiver<Reload>,
+    publisher: Publisher,
+    reader: Reader,
+    drain: watch::Sender<bool>,
+    draining: watch::Receiver<bool>,
+}
+
+async fn run(plan: Plan) -> Result<(), ServeError> {
+    let Plan {
+        builder, built, bound, telemetry, watcher, requests, reloads, publisher, reader, drain, draining, ..
+    } = plan;
+    let mut signals = plan.signals;
     let host = |e: String| ServeError::Host(e);
     let settings = built.snapshot.settings.clone();
-    let (publisher, reader) = snapshot::store(built.snapshot.clone());
     telemetry.metrics.publish(&built.snapshot.published);
     telemetry.metrics.reload(ReloadResult::Published, SystemTime::now());
     take_up(&built.new_upstreams).await;
-
-    let (drain, draining) = watch::channel(false);
     let edge = Edge {
         snapshots: reader.clone(),
         register: Arc::new(Register::default()),
         telemetry: telemetry.clone(),
         windows: Arc::new(WindowBudget::new(settings.limits.h2_upload_memory)),
-        draining: draining.clone(),
+        draining,
     };
-    let Inputs { watcher, requests, reloads } = inputs;
-    let mut signals = Signals::new().map_err(|e| host(format!("signals: {e}")))?;
-    let admin = start_admin(&settings, &telemetry, &reader, &requests, &draining).map_err(host)?;
-    announce(&settings, &bound, &admin);
     let workers = start_workers(bound, &settings, &edge).map_err(host)?;
     let control = ControlPlane { builder: Some(builder), publisher, edge: edge.clone(), watcher, reader };
     let reloading = tokio::spawn(control.run(reloads));
     log::info!(generation = built.snapshot.generation; "serving");
-    loop {
-        match signals.next().await {
-            Order::Reload => {
-                if let Err(e) = telemetry.access.reopen() {
-                    log::error!("the access log could not be reopened: {e}");
-                }
-                // A full queue means that a reload is about to start anyway.
-                let _ = requests.try_send(Reload { origin: "SIGHUP", answer: None });
-            }
-            Order::Stop(name) => {
-                log::info!("{name}: draining for at most {:?}", settings.drain_grace);
-                break;
-            }
-        }
-    }
-    reloading.abort();
+    let stop = signals.until_stop(&telemetry, &requests).await;
+    log::info!("{stop}: draining for at most {:?}; a second signal ends it", settings.drain_grace);
     let _ = drain.send(true);
-    wait_for_workers(workers, &edge.register, settings.drain_grace).await;
-    drop(admin);
+    // Revocations and expiries count to the last byte: the control plane goes on until nobody is left.
+    tokio::select! {
+        () = wait_for_workers(&workers, settings.drain_grace) => {}
+        stop = signals.until_stop(&telemetry, &requests) => log::warn!("{stop}: not waiting any longer"),
+    }
+    cut_the_rest(&workers, &edge.register).await;
+    reloading.abort();
     log::info!("stopped");
     Ok(())
 }
@@ -171,12 +176,29 @@ struct Signals {
 }
 
 impl Signals {
-    fn new() -> std::io::Result<Self> {
+    fn new(runtime: &tokio::runtime::Runtime) -> std::io::Result<Self> {
+        let _entered = runtime.enter();
         Ok(Signals {
             hangup: signal(SignalKind::hangup())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
+    }
+
+    /// Serves SIGHUP until told to stop; by what is returned.
+    async fn until_stop(&mut self, telemetry: &Telemetry, requests: &mpsc::Sender<Reload>) -> &'static str {
+        loop {
+            match self.next().await {
+                Order::Reload => {
+                    if let Err(e) = telemetry.access.reopen() {
+                        log::error!("the access log could not be reopened: {e}");
+                    }
+                    // A full queue means that a reload is about to start anyway.
+                    let _ = requests.try_send(Reload { origin: "SIGHUP", answer: None });
+                }
+                Order::Stop(name) => return name,
+            }
+        }
     }
 
     async fn next(&mut self) -> Order {
@@ -197,8 +219,8 @@ fn announce(settings: &Settings, bound: &[Bound], admin: &Admin) {
         log::info!(kind = "health", address:% = address; "listening");
     }
     match admin.control_address() {
-        Some(crate::config::AdminAddress::Tcp(address)) => log::info!(kind = "admin", address:% = address; "listening"),
-        Some(crate::config::AdminAddress::Unix(path)) => {
+        Some(config::AdminAddress::Tcp(address)) => log::info!(kind = "admin", address:% = address; "listening"),
+        Some(config::AdminAddress::Unix(path)) => {
             log::info!(kind = "admin", address:% = format!("unix:{}", path.display()); "listening");
         }
         None => {}
@@ -232,22 +254,25 @@ fn start_workers(bound: Vec<Bound>, settings: &Settings, edge: &Edge) -> Result<
     Ok(workers)
 }
 
-/// Waits until every connection has ended, or ends them when the grace is over.
-async fn wait_for_workers(workers: Vec<JoinHandle<()>>, register: &Register, grace: Duration) {
+fn all_finished(workers: &[JoinHandle<()>]) -> bool {
+    workers.iter().all(JoinHandle::is_finished)
+}
+
+/// Waits until every connection has ended, for `grace` at most.
+async fn wait_for_workers(workers: &[JoinHandle<()>], grace: Duration) {
     let deadline = Instant::now() + grace;
-    let done = |workers: &[JoinHandle<()>]| workers.iter().all(JoinHandle::is_finished);
-    while !done(&workers) && Instant::now() < deadline {
+    while !all_finished(workers) && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Ends the connections that are left. They only have to write their records then.
+async fn cut_the_rest(workers: &[JoinHandle<()>], register: &Register) {
     let left = register.end_where(|_| Some(telemetry::EndReason::Shutdown));
     if left > 0 {
-        log::warn!("{left} connection(s) were cut at the end of the grace period");
+        log::warn!("{left} connection(s) were cut before they were done");
     }
-    // They only have to write their records now.
-    let cut = Instant::now() + Duration::from_secs(3);
-    while !done(&workers) && Instant::now() < cut {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    wait_for_workers(workers, Duration::from_secs(3)).await;
 }
 
 fn start_admin(
@@ -284,8 +309,13 @@ fn start_admin(
     admin::start(health, control).map_err(|e| e.to_string())
 }
 
-fn watch_files(settings: &Settings, requests: &mpsc::Sender<Reload>, read_since: SystemTime) -> Option<Watcher> {
-    if !settings.reload.watch {
+fn watch_files(
+    inputs: &[PathBuf],
+    timing: config::Reload,
+    requests: &mpsc::Sender<Reload>,
+    read_since: SystemTime,
+) -> Option<Watcher> {
+    if !timing.watch {
         return None;
     }
     let requests = requests.clone();
@@ -293,7 +323,7 @@ fn watch_files(settings: &Settings, requests: &mpsc::Sender<Reload>, read_since:
         // A full queue means that a reload is about to start anyway.
         let _ = requests.try_send(Reload { origin: "file change", answer: None });
     };
-    match Watcher::start(settings, changed.clone()) {
+    match Watcher::start(inputs, timing, changed.clone()) {
         Ok(watcher) => {
             if watcher.changed_since(read_since) {
                 changed();
@@ -307,116 +337,6 @@ fn watch_files(settings: &Settings, requests: &mpsc::Sender<Reload>, read_since:
     }
 }
 
-/// Someone wants everything loaded anew.
-struct Reload {
-    origin: &'static str,
-    answer: Option<oneshot::Sender<Result<String, String>>>,
-}
-
-/// Builds and publishes, one at a time.
-struct ControlPlane {
-    /// Absent only while a build is under way on another thread.
-    builder: Option<Builder>,
-    publisher: Publisher,
-    reader: Reader,
-    edge: Edge,
-    watcher: Option<Watcher>,
-}
-
-impl ControlPlane {
-    async fn run(mut self, mut requests: mpsc::Receiver<Reload>) {
-        let mut sweep = tokio::time::interval(SWEEP);
-        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                request = requests.recv() => match request {
-                    Some(Reload { origin, answer }) => {
-                        let outcome = self.reload(origin).await;
-                        if let Some(answer) = answer {
-                            // Whoever asked may have left.
-                            let _ = answer.send(outcome);
-                        }
-                    }
-                    None => return,
-                },
-                _ = sweep.tick() => self.end_unwelcome(&self.reader.load()),
-            }
-        }
-    }
-
-    async fn reload(&mut self, origin: &str) -> Result<String, String> {
-        let Some(mut builder) = self.builder.take() else { return Err("an earlier reload failed fatally".to_owned()) };
-        let started = Instant::now();
-        let task = tokio::task::spawn_blocking(move || {
-            let outcome = builder.build();
-            (builder, outcome)
-        });
-        let (builder, outcome) = match task.await {
-            Ok(finished) => finished,
-            Err(e) => {
-                log::error!("the reload panicked: {e}; no further reloads before a restart");
-                return Err("the reload panicked; see the log".to_owned());
-            }
-        };
-        self.builder = Some(builder);
-        let now = SystemTime::now();
-        let metrics = &self.edge.telemetry.metrics;
-        match outcome {
-            Ok(built) => {
-                report(&built.findings);
-                take_up(&built.new_upstreams).await;
-                let snapshot = built.snapshot;
-                self.publisher.publish(snapshot.clone());
-                metrics.publish(&snapshot.published);
-                metrics.reload(ReloadResult::Published, now);
-                self.end_unwelcome(&snapshot);
-                if let Some(watcher) = &mut self.watcher {
-                    watcher.follow(&snapshot.settings);
-                }
-                let generation = snapshot.generation;
-                log::info!(generation = generation; "reloaded ({origin}) in {:?}", started.elapsed());
-                let said = if built.findings.is_empty() { String::new() } else { format!("{}\n", built.findings) };
-                Ok(format!("generation {generation}\n{said}"))
-            }
-            Err(findings) => {
-                metrics.reload(ReloadResult::Failed, now);
-                report(&findings);
-                log::error!(
-                    "the reload ({origin}) failed; generation {} stays in force",
-                    self.reader.load().generation
-                );
-                Err(format!("{findings}\n"))
-            }
-        }
-    }
-
-    /// Ends the connections that the snapshot in force wouldn't let in.
-    fn end_unwelcome(&self, snapshot: &Snapshot) {
-        let ended = self.edge.register.end_where(|connection| snapshot.judge(connection));
-        if ended > 0 {
-            log::info!("{ended} connection(s) ended: their certificates are revoked, expired or no longer trusted");
-        }
-    }
-}
-
-/// Resolves the names of new upstreams and starts their health checks.
-async fn take_up(upstreams: &[Arc<upstream::Upstream>]) {
-    for upstream in upstreams {
-        upstream.resolve().await;
-        tokio::spawn(upstream::watch(Arc::downgrade(upstream)));
-    }
-}
-
-/// Says every finding in the log, one line each.
-fn report(findings: &Diagnostics) {
-    for finding in findings {
-        match finding.severity {
-            Severity::Error => log::error!("{finding}"),
-            Severity::Warning => log::warn!("{finding}"),
-        }
-    }
-}
-
 /// Builds the configuration once, as `serve` would, and says what there is to say.
 ///
 /// # Errors
@@ -424,6 +344,6 @@ fn report(findings: &Diagnostics) {
 /// The findings, if the configuration can't be used.
 pub fn check(file: &Path) -> Result<Diagnostics, ServeError> {
     let metrics = metrics().map_err(ServeError::Host)?;
-    let built = Builder::new(&PathBuf::from(file), metrics).build().map_err(ServeError::Configuration)?;
+    let built = Builder::new(&PathBuf::from(file), metrics).build()?;
     Ok(built.findings)
 }

@@ -163,6 +163,7 @@ async fn connection(edge: Edge, serving: Arc<Serving>, listener: usize, tcp: Tcp
     let result = if accepted.resumed { HandshakeResult::Resumed } else { HandshakeResult::Established };
     edge.telemetry.metrics.handshake(result, started.elapsed());
     let http2 = accepted.http2;
+    let approved_until = snapshot.revocation.permits_until(&accepted.identity.path);
     let opened = Opened {
         listener,
         record: Arc::new(connection_record(&configured.name, peer, &accepted)),
@@ -170,6 +171,8 @@ async fn connection(edge: Edge, serving: Arc<Serving>, listener: usize, tcp: Tcp
         server_name: accepted.server_name,
         certificates: accepted.certificates,
         generation: snapshot.generation,
+        approved_until,
+        demands: *configured.acceptor.demands(),
     };
     serve_accepted(&edge, &serving, tcp, Connection::new(opened), accepted.stream, http2).await;
 }

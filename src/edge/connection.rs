@@ -1,7 +1,7 @@
 //! A live connection, and the register of all of them, so that they can be ended when their client loses its rights.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::Notify;
@@ -26,6 +26,10 @@ pub struct Connection {
     pub(crate) certificates: Option<Arc<ClientCertificates>>,
     /// The generation whose revocation index and trust last approved of the identity.
     checked: AtomicU64,
+    /// Until when that approval holds, in unix seconds: lists run out.
+    approved_until: AtomicI64,
+    /// What its listener demanded of certificates in the handshake.
+    pub(crate) demands: [u8; 32],
     /// Requests whose head was complete.
     requests: AtomicU64,
     head_complete: AtomicBool,
@@ -42,6 +46,8 @@ pub(super) struct Opened {
     pub(super) server_name: Option<Box<str>>,
     pub(super) certificates: Option<Arc<ClientCertificates>>,
     pub(super) generation: u64,
+    pub(super) approved_until: i64,
+    pub(super) demands: [u8; 32],
 }
 
 impl Connection {
@@ -55,6 +61,8 @@ impl Connection {
             server_name: opened.server_name,
             certificates: opened.certificates,
             checked: AtomicU64::new(opened.generation),
+            approved_until: AtomicI64::new(opened.approved_until),
+            demands: opened.demands,
             requests: AtomicU64::new(0),
             head_complete: AtomicBool::new(false),
             end: AtomicU8::new(0),
@@ -111,13 +119,15 @@ impl Connection {
         self.end(EndReason::HeadTimeout);
     }
 
-    /// The generation that last approved of the identity.
-    pub(crate) fn checked_generation(&self) -> u64 {
-        self.checked.load(Ordering::Acquire)
+    /// Whether `generation` has approved of the identity and still does at `now`.
+    pub(crate) fn is_approved_by(&self, generation: u64, now: i64) -> bool {
+        self.checked.load(Ordering::Acquire) >= generation && now <= self.approved_until.load(Ordering::Acquire)
     }
 
-    /// Notes that `generation` approved of the identity.
-    pub(crate) fn approve(&self, generation: u64) {
+    /// Notes that `generation` approves of the identity until then (unix seconds).
+    pub(crate) fn approve(&self, generation: u64, until: i64) {
+        // In this order: an approval seen half is one of the past, not of the future.
+        self.approved_until.store(until, Ordering::Release);
         self.checked.fetch_max(generation, Ordering::AcqRel);
     }
 }

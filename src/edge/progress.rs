@@ -53,6 +53,11 @@ pub(crate) fn stalled() -> Option<Phase> {
     PROGRESS.try_with(stalled).ok().flatten()
 }
 
+/// What this task's request waits for.
+pub(crate) fn phase() -> Phase {
+    PROGRESS.try_with(|progress| progress.phase()).unwrap_or(Phase::Elsewhere)
+}
+
 /// Runs a request under a clock. `None` if it stood still for too long; it has been dropped then, and the drop could
 /// still see why.
 pub(super) async fn watched<T>(request: impl Future<Output = T>) -> Option<T> {

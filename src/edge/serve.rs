@@ -22,6 +22,9 @@ use crate::telemetry::EndReason;
 /// Length of the HTTP/2 connection preface (RFC 9113 §3.4).
 const PREFACE: usize = 24;
 
+/// How long a client may take to acknowledge that its idle connection ends.
+const GOODBYE: Duration = Duration::from_millis(500);
+
 /// Requests that never became one, before the connection is given up (pingora's own figure).
 const MAX_MALFORMED_STREAMS: usize = 32;
 
@@ -113,6 +116,7 @@ struct Http2<'a> {
     digest: Arc<Digest>,
     /// Dropping the set with the connection ends every request on it.
     requests: JoinSet<()>,
+    /// Kept to the end of the connection: credit that was given can't be taken back (RFC 9113 §6.9.2).
     windows: Option<WindowShare>,
     malformed: usize,
     idle_since: Instant,
@@ -128,12 +132,14 @@ impl<'a> Http2<'a> {
         let mut draining = self.serving.draining.clone();
         let mut leaving = false;
         loop {
-            let idle_until = self.idle_since + self.serving.limits.h2_idle_timeout;
+            let patience = if leaving { GOODBYE } else { self.serving.limits.h2_idle_timeout };
+            let idle_until = self.idle_since + patience;
             tokio::select! {
                 biased;
                 Some(_) = self.requests.join_next(), if !self.requests.is_empty() => self.one_done(),
                 () = drain_order(&mut draining), if !leaving => {
                     leaving = true;
+                    self.idle_since = Instant::now();
                     self.h2.graceful_shutdown();
                 }
                 accepted = H2Session::from_h2_conn(&mut self.h2, self.digest.clone()) => match accepted {
@@ -163,7 +169,9 @@ impl<'a> Http2<'a> {
         if self.windows.is_none() && sends_body(&session) {
             self.windows = WindowBudget::share(&self.serving.windows);
             if self.windows.is_some() {
-                self.resize(LARGE_WINDOW, STREAM_WINDOW);
+                self.h2.set_target_window_size(LARGE_WINDOW);
+                // Refused only while an earlier change is not yet acknowledged; the window then stays as it is.
+                let _ = self.h2.set_initial_window_size(STREAM_WINDOW);
             }
         }
         session.write_timeout = Some(self.serving.limits.body_idle_timeout);
@@ -178,16 +186,7 @@ impl<'a> Http2<'a> {
     fn one_done(&mut self) {
         if self.requests.is_empty() {
             self.idle_since = Instant::now();
-            if self.windows.take().is_some() {
-                self.resize(SMALL_WINDOW, SMALL_WINDOW);
-            }
         }
-    }
-
-    fn resize(&mut self, connection: u32, stream: u32) {
-        self.h2.set_target_window_size(connection);
-        // Refused only while an earlier change is not yet acknowledged; the window then stays as it is.
-        let _ = self.h2.set_initial_window_size(stream);
     }
 
     /// Tells an idle client that the connection ends, so that it opens another one instead of seeing a broken pipe.
@@ -196,7 +195,7 @@ impl<'a> Http2<'a> {
         let flush =
             async { while let Ok(Some(_)) = H2Session::from_h2_conn(&mut self.h2, self.digest.clone()).await {} };
         // A client that doesn't answer is left to itself.
-        let _ = timeout(Duration::from_millis(500), flush).await;
+        let _ = timeout(GOODBYE, flush).await;
     }
 }
 

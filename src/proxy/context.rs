@@ -61,6 +61,7 @@ pub(super) struct Exchange {
     admission: Option<Admission>,
     connect_attempts: usize,
     started: Instant,
+    /// When the whole request had been handed to the upstream.
     sent_upstream: Option<Instant>,
     telemetry: Telemetry,
 }
@@ -187,7 +188,10 @@ impl Exchange {
     }
 
     /// Starts, or stops, the clock for the client's body.
-    pub(super) fn expect_request_body(&self, more: bool) {
+    pub(super) fn expect_request_body(&mut self, more: bool) {
+        if !more {
+            self.sent_upstream.get_or_insert_with(Instant::now);
+        }
         let phase = if more { Phase::RequestBody } else { Phase::Elsewhere };
         progress::moved(phase, self.snapshot.settings.limits.body_idle_timeout);
     }
@@ -197,10 +201,6 @@ impl Exchange {
         let phase = if more { Phase::ResponseBody } else { Phase::Elsewhere };
         let idle = self.upstream.as_ref().map_or(Duration::ZERO, |upstream| upstream.settings().timeouts.idle);
         progress::moved(phase, idle);
-    }
-
-    pub(super) fn sent_upstream(&mut self, now: Instant) {
-        self.sent_upstream = Some(now);
     }
 
     pub(super) fn answered(&mut self, status: u16, now: Instant) {
@@ -249,6 +249,10 @@ impl Exchange {
     pub(super) fn outcome_of(&self, error: &Error) -> Outcome {
         if let Some(reason) = self.connection.end_reason() {
             return reason.into();
+        }
+        // The upstream is silent because the client is.
+        if matches!(error.etype(), ErrorType::ReadTimedout) && progress::phase() == Phase::RequestBody {
+            return Outcome::ClientTimeout;
         }
         if *error.esource() == ErrorSource::Downstream {
             return match error.etype() {

@@ -1,5 +1,7 @@
 //! From a strictly read head to a permit and an upstream.
 
+use std::net::IpAddr;
+
 use super::context::Exchange;
 use super::refusal::Refusal;
 use super::strict::Head;
@@ -29,13 +31,7 @@ pub(super) fn check_connection(exchange: &Exchange) -> Result<(), Refusal> {
 pub(super) fn authorize(exchange: &mut Exchange, head: Head) -> Result<(), Refusal> {
     let Head { route, host_name } = head;
     exchange.set_route(route.clone());
-    // The certificate and the policy of one name must not answer for another (RFC 9110 §7.4).
-    if exchange
-        .connection
-        .server_name
-        .as_deref()
-        .is_some_and(|server_name| server_name.trim_end_matches('.') != host_name)
-    {
+    if !is_addressed_here(exchange, &host_name) {
         return Err(Refusal::misdirected("the Host is not the name that the TLS connection was made for"));
     }
     choose_upstream(exchange, &route, &host_name)?;
@@ -53,6 +49,19 @@ pub(super) fn authorize(exchange: &mut Exchange, head: Head) -> Result<(), Refus
         decision => accept(exchange, decision)?,
     }
     Ok(())
+}
+
+/// Whether the connection stands for this host (RFC 9110 §7.4). The name of the handshake is binding; a client that gave
+/// none, as clients that connect to an address do, may use an address or a name of the listener's certificates.
+fn is_addressed_here(exchange: &Exchange, host_name: &str) -> bool {
+    match exchange.connection.server_name.as_deref() {
+        Some(server_name) => server_name.trim_end_matches('.') == host_name,
+        None => {
+            let listener = exchange.snapshot.listeners.get(exchange.connection.listener);
+            host_name.parse::<IpAddr>().is_ok()
+                || listener.is_some_and(|listener| listener.acceptor.has_name(host_name))
+        }
+    }
 }
 
 /// A mount is authorized by the right to pull from the source. If another upstream serves the source, the one that gets

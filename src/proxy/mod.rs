@@ -26,6 +26,7 @@ use pingora::{Error, ErrorType};
 use crate::edge::Connection;
 use crate::snapshot::Reader;
 use crate::telemetry::Telemetry;
+use crate::upstream;
 use context::{Context, Exchange};
 use refusal::Refusal;
 
@@ -110,8 +111,7 @@ impl ProxyHttp for Gateway {
         let exchange = ctx.exchange()?;
         exchange.connected(reused);
         let version = digest.and_then(|digest| digest.ssl_digest.as_ref()).map(|tls| tls.version.as_ref());
-        // The framework's connector accepts what the library accepts, and libraries are patient with old versions.
-        if matches!(version, Some("TLSv1" | "TLSv1.1" | "SSLv3")) {
+        if upstream::is_outdated(version) {
             return Err(Error::explain(ErrorType::TLSHandshakeFailure, "the upstream speaks a TLS version below 1.2"));
         }
         Ok(())
@@ -125,7 +125,6 @@ impl ProxyHttp for Gateway {
     ) -> pingora::Result<()> {
         let exchange = ctx.exchange()?;
         *upstream_request = headers::upstream_request(session.req_header(), exchange)?;
-        exchange.sent_upstream(Instant::now());
         exchange.expect_request_body(!session.is_body_empty());
         Ok(())
     }

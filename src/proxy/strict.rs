@@ -44,12 +44,16 @@ pub(super) fn read(session: &Session, exchange: &mut Exchange) -> Result<Head, R
     if route.is_upload() {
         check_upload_type(&request.headers)?;
     }
+    if !route.takes_body() && announces_body(&request.headers) {
+        return Err(Refusal::malformed("this request takes no body"));
+    }
     check_expectation(&request.headers)?;
     Ok(Head { route, host_name })
 }
 
-/// RFC 9112 §2.2, §3, §6.3: line endings, request line and framing, on the bytes as they came. The framework has
-/// removed a `Content-Length` beside a `Transfer-Encoding` by the time it shows the headers.
+/// RFC 9112 §2.2, §6.3: line endings and framing, on the head before the framework reads it. The framework has removed a
+/// `Content-Length` beside a `Transfer-Encoding` by the time it shows the headers. (Octets in the request line that no
+/// URI has are percent-encoded even here; routing refuses those.)
 fn check_raw_head(raw: &[u8]) -> Result<(), Refusal> {
     let mut lengths = 0;
     let mut encodings = 0;
@@ -169,13 +173,19 @@ fn check_upload_type(headers: &HeaderMap) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// RFC 9110 §9.3.1: a body on GET, HEAD or DELETE has no meaning, and not every server takes it off the connection.
+fn announces_body(headers: &HeaderMap) -> bool {
+    let length = headers.get(CONTENT_LENGTH).is_some_and(|value| value.as_bytes().iter().any(|digit| *digit != b'0'));
+    length || headers.contains_key(TRANSFER_ENCODING)
+}
+
 /// RFC 9110 §10.1.1: there is one expectation.
 fn check_expectation(headers: &HeaderMap) -> Result<(), Refusal> {
-    match headers.get(EXPECT) {
-        Some(value) if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
-            Err(Refusal { status: 417, ..Refusal::malformed("an expectation other than 100-continue") })
-        }
-        _ => Ok(()),
+    let mut expectations = headers.get_all(EXPECT).iter();
+    match (expectations.next(), expectations.next()) {
+        (None, _) => Ok(()),
+        (Some(only), None) if only.as_bytes().eq_ignore_ascii_case(b"100-continue") => Ok(()),
+        _ => Err(Refusal { status: 417, ..Refusal::malformed("an expectation other than 100-continue") }),
     }
 }
 

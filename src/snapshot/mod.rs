@@ -4,13 +4,15 @@
 //! sees the new policy with the old trust.
 
 mod build;
+mod lists;
+mod parts;
 mod store;
 mod watch;
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub use build::{Builder, Built};
+pub use build::{Builder, Built, Failed};
 pub use store::{Publisher, Reader, store};
 pub use watch::Watcher;
 
@@ -34,7 +36,7 @@ pub struct Snapshot {
     /// Which certificates are revoked.
     pub revocation: revocation::Index,
     /// Who may do what.
-    pub policy: Policy,
+    pub policy: Arc<Policy>,
     /// The registries.
     pub upstreams: upstream::Table,
     /// What metrics say about this generation.
@@ -66,18 +68,20 @@ impl Snapshot {
         if identity.not_after() < now {
             return Some(EndReason::Expired);
         }
-        if connection.checked_generation() >= self.generation {
+        if connection.is_approved_by(self.generation, now) {
             return None;
         }
-        let anchored = self.listeners.get(connection.listener).is_some_and(|listener| {
-            identity.path.last().is_some_and(|anchor| listener.trust.contains(&anchor.fingerprint))
+        // A listener that demands more of certificates than it did, or has lost the anchor, wouldn't let it in.
+        let welcome = self.listeners.get(connection.listener).is_some_and(|listener| {
+            *listener.acceptor.demands() == connection.demands
+                && identity.path.last().is_some_and(|anchor| listener.trust.contains(&anchor.fingerprint))
         });
-        if !anchored {
+        if !welcome {
             return Some(EndReason::Untrusted);
         }
         match self.revocation.check(&identity.path, now) {
             Ok(()) => {
-                connection.approve(self.generation);
+                connection.approve(self.generation, self.revocation.permits_until(&identity.path));
                 None
             }
             Err(revocation::Refusal::Revoked { .. }) => Some(EndReason::Revoked),

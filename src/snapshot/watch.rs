@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
-use crate::config::{Reload, Settings};
+use crate::config::Reload;
 
 /// Watches the inputs of a configuration and calls back when they have changed and come to rest.
 pub struct Watcher {
@@ -36,20 +36,19 @@ impl Watcher {
     /// # Errors
     ///
     /// When the kernel gives no watch (the limit of inotify instances).
-    pub fn start(settings: &Settings, changed: impl Fn() + Send + 'static) -> notify::Result<Self> {
+    pub fn start(inputs: &[PathBuf], timing: Reload, changed: impl Fn() + Send + 'static) -> notify::Result<Self> {
         let (commands, messages) = sync_channel(QUEUE);
         let events = commands.clone();
         let inner = notify::recommended_watcher(move |event| {
             // The receiver is gone only when the gateway stops.
             let _ = events.send(Message::Event(event));
         })?;
-        let timing = settings.reload;
         std::thread::Builder::new()
             .name("watch".to_owned())
             .spawn(move || run(&messages, timing, changed))
             .map_err(notify::Error::io)?;
         let mut watcher = Watcher { inner, watched: BTreeSet::new(), commands };
-        watcher.follow(settings);
+        watcher.follow(inputs);
         Ok(watcher)
     }
 
@@ -59,9 +58,8 @@ impl Watcher {
         self.watched.iter().any(|directory| modified(directory).is_ok_and(|modified| modified >= time))
     }
 
-    /// Watches what these settings name, and nothing else any more.
-    pub fn follow(&mut self, settings: &Settings) {
-        let inputs: Vec<PathBuf> = settings.inputs().into_iter().map(Path::to_path_buf).collect();
+    /// Watches these files and directories, and nothing else any more.
+    pub fn follow(&mut self, inputs: &[PathBuf]) {
         let wanted: BTreeSet<PathBuf> = inputs.iter().flat_map(|input| directories(input)).collect();
         for gone in self.watched.difference(&wanted) {
             // It may have been removed together with its watch.
@@ -73,7 +71,7 @@ impl Watcher {
             }
         }
         self.watched = wanted;
-        let _ = self.commands.send(Message::Inputs(inputs));
+        let _ = self.commands.send(Message::Inputs(inputs.to_vec()));
     }
 }
 

@@ -21,6 +21,10 @@ const INTERMEDIATE_CIPHERS: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES1
 ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:\
 ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
 
+/// What a client may prove its key with, and the server its own: nothing with SHA-1, which TLS 1.2 would permit.
+const SIGNATURES: &str = "ECDSA+SHA256:ECDSA+SHA384:ECDSA+SHA512:ed25519:\
+RSA-PSS+SHA256:RSA-PSS+SHA384:RSA-PSS+SHA512:RSA+SHA256:RSA+SHA384:RSA+SHA512";
+
 /// ALPN protocols in wire format, by our preference.
 const ALPN: &[u8] = b"\x02h2\x08http/1.1";
 
@@ -63,6 +67,8 @@ pub struct Acceptor {
     pub(super) context: SslContext,
     pub(super) verifier: Arc<Verifier>,
     pub(super) known: super::handshake::KnownClients,
+    demands: [u8; 32],
+    table: Arc<SniTable>,
 }
 
 impl std::fmt::Debug for Acceptor {
@@ -84,26 +90,54 @@ impl Acceptor {
             revocation: settings.revocation.clone(),
             keep_certificates: settings.keep_certificates,
         });
-        let builder = Builder { settings, verifier: &verifier, session_context: session_context(settings) };
+        let demands = demands(settings);
+        let session_context = session_context(settings, &demands);
+        let builder = Builder { settings, verifier: &verifier, session_context };
         let table = builder.sni_table()?;
         let mut base = builder.context(&table.default_set)?;
-        backend::choose_certificate(&mut base, Arc::new(table));
-        Ok(Acceptor { context: base.build(), verifier, known: super::handshake::KnownClients::default() })
+        let table = Arc::new(table);
+        backend::choose_certificate(&mut base, table.clone());
+        Ok(Acceptor {
+            context: base.build(),
+            verifier,
+            known: super::handshake::KnownClients::default(),
+            demands,
+            table,
+        })
+    }
+
+    /// Whether one of the listener's certificates is for this lower-case name.
+    #[must_use]
+    pub fn has_name(&self, name: &str) -> bool {
+        self.table.named(name).is_some()
+    }
+
+    /// A hash over what is demanded of a handshake apart from trust and revocation. Where it differs, a connection that
+    /// was let in before might not be let in now.
+    pub fn demands(&self) -> &[u8; 32] {
+        &self.demands
     }
 }
 
 /// A hash of everything that decides whether a client is let in, but not of when it was decided: replicas with the same
 /// files agree, and a new revocation sends every client through a full handshake, where the alert is right.
-fn session_context(settings: &AcceptorSettings) -> [u8; 32] {
+fn session_context(settings: &AcceptorSettings, demands: &[u8; 32]) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(b"portcullis session context v1");
     hash.update(settings.trust.hash());
     hash.update(settings.revocation.content_hash());
+    hash.update(demands);
+    hash.finalize().into()
+}
+
+fn demands(settings: &AcceptorSettings) -> [u8; 32] {
+    let mut hash = Sha256::new();
     hash.update([
         u8::from(settings.rules.require_eku),
         u8::from(settings.rules.allow_v1),
         u8::from(settings.floor == ProtocolFloor::Tls13),
     ]);
+    hash.update(settings.rules.min_rsa_bits.to_be_bytes());
     hash.update(settings.verify_depth.to_be_bytes());
     hash.finalize().into()
 }
@@ -143,8 +177,9 @@ impl Builder<'_> {
         builder.set_cipher_list(ciphers).map_err(|_| {
             format!("ciphers: \"{ciphers}\" names no suite this TLS library offers (OpenSSL notation, colon separated)")
         })?;
+        builder.set_sigalgs_list(SIGNATURES).map_err(|e| format!("signature algorithms: {e}"))?;
         builder.set_options(SslOptions::NO_RENEGOTIATION | SslOptions::NO_COMPRESSION);
-        builder.set_alpn_select_callback(|_, offered| select_next_proto(ALPN, offered).ok_or(AlpnError::NOACK));
+        builder.set_alpn_select_callback(|_, offered| select_next_proto(ALPN, offered).ok_or(AlpnError::ALERT_FATAL));
         backend::tune(builder);
         Ok(())
     }
@@ -278,9 +313,11 @@ pub(super) struct SniTable {
 impl SniTable {
     /// The context for a lower-case server name; `ecdsa` tells whether the client verifies ECDSA signatures.
     pub(super) fn find(&self, name: Option<&str>, ecdsa: bool) -> Option<&SslContext> {
-        let named = name.and_then(|name| {
-            self.exact.get(name).or_else(|| name.split_once('.').and_then(|(_, parent)| self.wildcard.get(parent)))
-        });
-        named.unwrap_or(&self.default).pick(ecdsa)
+        name.and_then(|name| self.named(name)).unwrap_or(&self.default).pick(ecdsa)
+    }
+
+    fn named(&self, name: &str) -> Option<&Variants> {
+        let by_parent = || name.split_once('.').and_then(|(_, parent)| self.wildcard.get(parent));
+        self.exact.get(name).or_else(by_parent)
     }
 }

@@ -250,6 +250,8 @@ fn failure(slot: &Slot, error: &ssl::Error) -> HandshakeFailure {
         HandshakeResult::NoCertificate
     } else if has("excessive message size") {
         HandshakeResult::CertificateTooLarge
+    } else if has("key usage") {
+        HandshakeResult::WrongUsage
     } else if has("bad signature") || has("wrong signature type") {
         HandshakeResult::BadSignature
     } else if has("alert") {

@@ -16,8 +16,9 @@ use crate::revocation;
 
 /// X509_V_ERR codes of both libraries that this room sets itself. They choose the alert.
 mod code {
-    /// Alert unknown_ca or certificate_unknown: nothing is known, so nothing is allowed.
-    pub(super) const UNABLE_TO_GET_CRL: i32 = 3;
+    /// Alert certificate_unknown, which both libraries send for codes their tables don't list: nothing is known of the
+    /// certificate. (The code for a missing CRL would say unknown_ca, and send operators to the wrong file.)
+    pub(super) const UNLISTED: i32 = 29;
     /// Alert certificate_revoked.
     pub(super) const CERT_REVOKED: i32 = 23;
     /// Alert unsupported_certificate.
@@ -174,7 +175,7 @@ impl Refused {
             Refused::Certificate(CertificateFault::WrongUsage { .. }) => code::INVALID_PURPOSE,
             Refused::Certificate(_) => code::CERT_REJECTED,
             Refused::Revocation(revocation::Refusal::Revoked { .. }) => code::CERT_REVOKED,
-            Refused::Revocation(_) => code::UNABLE_TO_GET_CRL,
+            Refused::Revocation(_) => code::UNLISTED,
         }
     }
 }

@@ -72,6 +72,10 @@ async fn examine(upstream: &Upstream, address: &Address, check: &HealthCheck, co
 async fn ask(upstream: &Upstream, address: &Address, check: &HealthCheck, connector: &Connector) -> Result<(), String> {
     let text = |e: Box<pingora::Error>| e.to_string();
     let (mut session, _) = connector.get_http_session(address.peer()).await.map_err(text)?;
+    let version = session.digest().and_then(|digest| digest.ssl_digest.as_ref()).map(|tls| tls.version.as_ref());
+    if is_outdated(version) {
+        return Err("it speaks a TLS version below 1.2".to_owned());
+    }
     let mut request = RequestHeader::build("GET", check.path.as_bytes(), Some(4)).map_err(text)?;
     request.insert_header("Host", upstream.default_host()).map_err(text)?;
     request
@@ -88,4 +92,10 @@ async fn ask(upstream: &Upstream, address: &Address, check: &HealthCheck, connec
         Some(status) => Err(format!("status {status}")),
         None => Err("no response".to_owned()),
     }
+}
+
+/// Whether a connection uses a TLS version that isn't safe any more (RFC 8996). The framework's connector accepts what
+/// the library accepts, and libraries are patient.
+pub(crate) fn is_outdated(version: Option<&str>) -> bool {
+    matches!(version, Some("TLSv1" | "TLSv1.1" | "SSLv3"))
 }

@@ -14,9 +14,10 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use pingora::protocols::ALPN;
-use pingora::upstreams::peer::{HttpPeer, PeerOptions};
+use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy, PeerOptions};
 
 pub use admission::Admission;
+pub(crate) use health::is_outdated;
 pub use health::watch;
 
 use crate::config::{self, Authorization, Endpoint};
@@ -212,6 +213,8 @@ impl Upstream {
         options.idle_timeout = Some(timeouts.pool_idle);
         options.alpn = ALPN::H1;
         options.ca.clone_from(&self.material.ca);
+        // The head is made anew; what the client nominated for removal isn't in it.
+        options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
         options.verify_cert = true;
         options.verify_hostname = true;
         options

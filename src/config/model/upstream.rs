@@ -118,10 +118,11 @@ pub struct UpstreamTimeouts {
     /// For a connection, TLS included.
     pub connect: HumanDuration,
 
-    /// From the end of a request to the first byte of its response. A registry may take long to commit a large layer.
+    /// From the end of a request to the first byte of its response, and longest silence within the response. A registry
+    /// may take long to commit a large layer.
     pub first_byte: HumanDuration,
 
-    /// Without a byte in either direction.
+    /// Without a byte of a body in either direction; within a response `first_byte` ends it earlier if it is shorter.
     pub idle: HumanDuration,
 
     /// How long an unused connection is kept; stay below the registry's own limit.

@@ -1,0 +1,157 @@
+//! Builds and publishes, one at a time, and ends the connections that a publication makes unwelcome.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::{Diagnostics, Severity};
+use crate::edge::Edge;
+use crate::snapshot::{Builder, Built, Failed, Publisher, Reader, Snapshot, Watcher};
+use crate::telemetry::ReloadResult;
+use crate::upstream;
+
+/// How often live connections are looked through for certificates and lists that have run out.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// How long a publication waits for the names of new upstreams. Look-ups go on behind it.
+const RESOLVE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Someone wants everything loaded anew.
+pub(super) struct Reload {
+    /// Who, for the log.
+    pub(super) origin: &'static str,
+    /// Where to say how it went.
+    pub(super) answer: Option<oneshot::Sender<Result<String, String>>>,
+}
+
+/// The one that may publish.
+pub(super) struct ControlPlane {
+    /// Absent only while a build is under way on another thread.
+    pub(super) builder: Option<Builder>,
+    pub(super) publisher: Publisher,
+    pub(super) reader: Reader,
+    pub(super) edge: Edge,
+    pub(super) watcher: Option<Watcher>,
+}
+
+impl ControlPlane {
+    /// Serves orders until nobody can give any more.
+    pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Reload>) {
+        let mut sweep = tokio::time::interval(SWEEP);
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                request = requests.recv() => match request {
+                    Some(Reload { origin, answer }) => {
+                        let outcome = self.reload(origin).await;
+                        if let Some(answer) = answer {
+                            // Whoever asked may have left.
+                            let _ = answer.send(outcome);
+                        }
+                    }
+                    None => return,
+                },
+                _ = sweep.tick() => self.end_unwelcome(&self.reader.load()),
+            }
+        }
+    }
+
+    async fn reload(&mut self, origin: &str) -> Result<String, String> {
+        let Some(builder) = self.builder.take() else { return Err("a reload is under way".to_owned()) };
+        let started = Instant::now();
+        let (builder, outcome) = build(builder).await?;
+        if let Some(watcher) = &mut self.watcher {
+            watcher.follow(builder.inputs());
+        }
+        self.builder = Some(builder);
+        let now = SystemTime::now();
+        match outcome {
+            Some(Ok(built)) => {
+                self.edge.telemetry.metrics.reload(ReloadResult::Published, now);
+                let generation = built.snapshot.generation;
+                let findings = self.put_in_force(built).await;
+                log::info!(generation = generation; "reloaded ({origin}) in {:?}", started.elapsed());
+                let said = if findings.is_empty() { String::new() } else { format!("{findings}\n") };
+                Ok(format!("generation {generation}\n{said}"))
+            }
+            Some(Err(failed)) => {
+                self.edge.telemetry.metrics.reload(ReloadResult::Failed, now);
+                let Failed { findings, revocations } = *failed;
+                report(&findings);
+                if let Some(built) = revocations {
+                    let generation = built.snapshot.generation;
+                    self.put_in_force(built).await;
+                    log::warn!(generation = generation; "of the reload ({origin}) only the revocation lists are in force");
+                } else {
+                    let generation = self.reader.load().generation;
+                    log::error!("the reload ({origin}) failed; generation {generation} stays in force");
+                }
+                Err(format!("{findings}\n"))
+            }
+            None => {
+                self.edge.telemetry.metrics.reload(ReloadResult::Failed, now);
+                Err("the reload met a fault of the gateway itself; see the log\n".to_owned())
+            }
+        }
+    }
+
+    /// Publishes, and ends whom the new generation wouldn't let in.
+    async fn put_in_force(&mut self, built: Built) -> Diagnostics {
+        let Built { snapshot, findings, new_upstreams } = built;
+        report(&findings);
+        take_up(&new_upstreams).await;
+        self.publisher.publish(snapshot.clone());
+        self.edge.telemetry.metrics.publish(&snapshot.published);
+        self.end_unwelcome(&snapshot);
+        findings
+    }
+
+    fn end_unwelcome(&self, snapshot: &Snapshot) {
+        let ended = self.edge.register.end_where(|connection| snapshot.judge(connection));
+        if ended > 0 {
+            log::info!("{ended} connection(s) ended: their certificates are revoked, expired or no longer trusted");
+        }
+    }
+}
+
+type Outcome = Option<Result<Built, Box<Failed>>>;
+
+/// Builds on a thread of its own. `None` after a panic, which costs this reload and not the ones to come.
+async fn build(mut builder: Builder) -> Result<(Builder, Outcome), String> {
+    let task = tokio::task::spawn_blocking(move || {
+        let outcome = catch_unwind(AssertUnwindSafe(|| builder.build())).ok();
+        (builder, outcome)
+    });
+    task.await.map_err(|e| {
+        log::error!("the reload could not be carried out: {e}");
+        "the reload could not be carried out; see the log".to_owned()
+    })
+}
+
+/// Resolves the names of new upstreams and starts their health checks.
+pub(super) async fn take_up(upstreams: &[Arc<upstream::Upstream>]) {
+    let mut lookups = tokio::task::JoinSet::new();
+    for upstream in upstreams {
+        let upstream = upstream.clone();
+        lookups.spawn(async move {
+            upstream.resolve().await;
+            tokio::spawn(upstream::watch(Arc::downgrade(&upstream)));
+        });
+    }
+    let all = async { while lookups.join_next().await.is_some() {} };
+    if tokio::time::timeout(RESOLVE_PATIENCE, all).await.is_err() {
+        lookups.detach_all();
+    }
+}
+
+/// Says every finding in the log, one line each.
+pub(super) fn report(findings: &Diagnostics) {
+    for finding in findings {
+        match finding.severity {
+            Severity::Error => log::error!("{finding}"),
+            Severity::Warning => log::warn!("{finding}"),
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Everything a snapshot is made of except the revocation lists: loaded whole, or not at all.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::config::{self, Diagnostic, Diagnostics, Document, Fault, Settings, Severity, read_yaml_with};
+use crate::policy::{self, Policy};
+use crate::telemetry::Metrics;
+use crate::tls::{CertificateInfo, MaterialError, ServerCertificate, TrustBundle, UpstreamMaterial};
+use crate::upstream::Upstream;
+
+/// A certificate that expires within this time is worth a warning, in seconds.
+const SOON: i64 = 14 * 24 * 3600;
+
+/// What was loaded, and where in the file it stands.
+pub(super) struct Parts {
+    pub(super) document: Document<Settings>,
+    /// Positions in the configuration of the listeners, in the order of their sockets.
+    pub(super) order: Vec<usize>,
+    pub(super) policy: Arc<Policy>,
+    pub(super) material: Vec<Material>,
+    pub(super) upstreams: Vec<Arc<Upstream>>,
+}
+
+/// What new parts are loaded beside.
+pub(super) struct Before<'a> {
+    pub(super) upstreams: &'a [Arc<Upstream>],
+    pub(super) pinned: Option<&'a Pinned>,
+    pub(super) metrics: &'a Metrics,
+}
+
+impl Parts {
+    /// Loads what `document` names. The findings hold warnings, and on failure everything that is wrong.
+    pub(super) fn load(document: Document<Settings>, before: &Before<'_>) -> Result<(Self, Diagnostics), Diagnostics> {
+        let mut report = Report { document: &document, findings: document.warnings.clone() };
+        let order = before.listener_order(&mut report);
+        let policy = load_policy(&document.value.policy, &mut report);
+        let material = load_listeners(&document.value, &mut report);
+        let upstreams = before.load_upstreams(&document.value, &mut report);
+        let findings = report.into_diagnostics();
+        match (order, policy, material, upstreams) {
+            (Some(order), Some(policy), Some(material), Some(upstreams)) => {
+                Ok((Parts { order, policy: Arc::new(policy), material, upstreams, document }, findings))
+            }
+            _ => Err(findings),
+        }
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.document.value
+    }
+}
+
+/// What sockets and threads were made with; it can't change while running.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pinned {
+    listeners: Vec<(String, Vec<SocketAddr>)>,
+    threads: usize,
+    health: Option<SocketAddr>,
+    admin: Option<config::AdminAddress>,
+    access_log: Option<config::AccessLog>,
+    log: config::Log,
+    limits: config::Limits,
+}
+
+impl Pinned {
+    pub(super) fn of(settings: &Settings) -> Self {
+        let listeners = settings.listeners.iter().map(|l| (l.name.clone(), l.addresses.clone())).collect();
+        Pinned {
+            listeners,
+            threads: settings.threads,
+            health: settings.health,
+            admin: settings.admin.clone(),
+            access_log: settings.access_log.clone(),
+            log: settings.log,
+            limits: settings.limits,
+        }
+    }
+
+    /// The keys whose values differ in `other`.
+    fn changed_keys(&self, other: &Self) -> Vec<String> {
+        let listeners = other.listeners.iter().enumerate().filter(|(_, listener)| !self.listeners.contains(listener));
+        let listeners = listeners.map(|(index, _)| format!("listeners[{index}].addresses"));
+        let others = [
+            ("threads", self.threads != other.threads),
+            ("health", self.health != other.health),
+            ("admin", self.admin != other.admin),
+            ("access_log", self.access_log != other.access_log),
+            ("log", self.log != other.log),
+            ("limits", self.limits != other.limits),
+        ];
+        listeners.chain(others.into_iter().filter_map(|(key, changed)| changed.then(|| key.to_owned()))).collect()
+    }
+}
+
+impl Before<'_> {
+    /// The positions in the configuration of the listeners whose sockets are bound, in the order of the sockets.
+    fn listener_order(&self, report: &mut Report<'_>) -> Option<Vec<usize>> {
+        let settings = &report.document.value;
+        let Some(pinned) = self.pinned else { return Some((0..settings.listeners.len()).collect()) };
+        for key in pinned.changed_keys(&Pinned::of(settings)) {
+            let message =
+                "this can't change while the gateway runs; it takes effect at the next start (restart the gateway)";
+            report.warn(&key, message.to_owned());
+        }
+        let mut order = Vec::new();
+        for (name, _) in &pinned.listeners {
+            match settings.listeners.iter().position(|listener| listener.name == *name) {
+                Some(position) => order.push(position),
+                None => report.error(
+                    "listeners",
+                    format!(
+                        "listener \"{name}\" is being served and can't be removed or renamed while running: restart"
+                    ),
+                ),
+            }
+        }
+        (order.len() == pinned.listeners.len()).then_some(order)
+    }
+
+    fn load_upstreams(&self, settings: &Settings, report: &mut Report<'_>) -> Option<Vec<Arc<Upstream>>> {
+        let mut upstreams = Vec::new();
+        for (index, configured) in settings.upstreams.iter().enumerate() {
+            let material = match &configured.tls {
+                Some(tls) => {
+                    let client = tls.client.as_ref().map(|pair| (pair.certificate.as_path(), pair.key.as_path()));
+                    UpstreamMaterial::load(tls.ca.as_deref(), client)
+                }
+                None => Ok(UpstreamMaterial::default()),
+            };
+            let material = match material {
+                Ok(material) => material,
+                Err(errors) => {
+                    report.material(&format!("upstreams[{index}].tls"), errors);
+                    continue;
+                }
+            };
+            if let Some(kept) = self.upstreams.iter().find(|upstream| upstream.is_made_from(configured, &material)) {
+                upstreams.push(kept.clone());
+                continue;
+            }
+            match Upstream::new(configured.clone(), material, self.metrics.upstream(&configured.name)) {
+                Ok(upstream) => upstreams.push(upstream),
+                Err(message) => report.error(&format!("upstreams[{index}]"), message),
+            }
+        }
+        (upstreams.len() == settings.upstreams.len()).then_some(upstreams)
+    }
+}
+
+/// Collects findings with their places.
+pub(super) struct Report<'a> {
+    pub(super) document: &'a Document<Settings>,
+    pub(super) findings: Vec<Diagnostic>,
+}
+
+impl Report<'_> {
+    fn add(&mut self, key: &str, message: String, severity: Severity) {
+        self.findings.extend(self.document.diagnose(vec![Fault::new(key, message)], severity));
+    }
+
+    pub(super) fn error(&mut self, key: &str, message: String) {
+        self.add(key, message, Severity::Error);
+    }
+
+    fn warn(&mut self, key: &str, message: String) {
+        self.add(key, message, Severity::Warning);
+    }
+
+    fn material(&mut self, section: &str, errors: Vec<MaterialError>) {
+        for error in errors {
+            self.error(&format!("{section}.{}", error.field), error.message);
+        }
+    }
+
+    fn validity(&mut self, key: &str, info: &CertificateInfo) {
+        if let Some(warning) = info.validity_warning(SOON) {
+            self.warn(key, warning);
+        }
+    }
+
+    pub(super) fn into_diagnostics(self) -> Diagnostics {
+        Diagnostics(self.findings)
+    }
+}
+
+fn load_policy(path: &Path, report: &mut Report<'_>) -> Option<Policy> {
+    match read_yaml_with(path, |file: config::policy::PolicyFile| policy::compile(&file)) {
+        Ok(document) => {
+            report.findings.extend(document.warnings);
+            Some(document.value)
+        }
+        Err(diagnostics) => {
+            report.findings.extend(diagnostics);
+            None
+        }
+    }
+}
+
+/// The files of a listener, loaded.
+pub(super) struct Material {
+    pub(super) certificates: Vec<ServerCertificate>,
+    pub(super) trust: Arc<TrustBundle>,
+}
+
+fn load_listeners(settings: &Settings, report: &mut Report<'_>) -> Option<Vec<Material>> {
+    let mut all = Vec::new();
+    for (index, listener) in settings.listeners.iter().enumerate() {
+        let section = format!("listeners[{index}].tls");
+        let mut certificates = Vec::new();
+        for (position, configured) in listener.tls.certificates.iter().enumerate() {
+            let key = format!("{section}.certificates[{position}]");
+            let pair = &configured.pair;
+            match ServerCertificate::load(&pair.certificate, &pair.key, &configured.names) {
+                Ok(certificate) => {
+                    report.validity(&format!("{key}.certificate"), certificate.info());
+                    certificates.push(certificate);
+                }
+                Err(errors) => report.material(&key, errors),
+            }
+        }
+        match TrustBundle::load(&listener.tls.client_ca) {
+            Ok(trust) => {
+                for info in trust.infos() {
+                    report.validity(&format!("{section}.client_ca"), info);
+                }
+                if certificates.len() == listener.tls.certificates.len() {
+                    all.push(Material { certificates, trust });
+                }
+            }
+            Err(errors) => report.material(&section, errors),
+        }
+    }
+    (all.len() == settings.listeners.len()).then_some(all)
+}
