@@ -90,8 +90,20 @@ pub fn serve(file: &Path) -> Result<(), ServeError> {
     let admin = start_admin(settings, &telemetry, &reader, &requests, &draining).map_err(host)?;
     announce(settings, &bound, &admin);
     let access = telemetry.access.clone();
-    let plan =
-        Plan { builder, built, bound, telemetry, watcher, requests, reloads, publisher, reader, drain, draining };
+    let plan = Plan {
+        builder,
+        built,
+        bound,
+        telemetry,
+        watcher,
+        requests,
+        reloads,
+        publisher,
+        reader,
+        drain,
+        draining,
+        signals,
+    };
     let outcome = runtime.block_on(run(plan));
     drop(admin);
     if !access.flush(FLUSH) {
