@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::admin::{self, Admin, Control, Health};
 use crate::config::{self, Diagnostics, Settings};
-use crate::edge::{self, App, Bound, Edge, Register, WindowBudget};
+use crate::edge::{self, App, Bound, Counters, Edge, Register, WindowBudget};
 use crate::proxy::Gateway;
 use crate::snapshot::{self, Builder, Built, Failed, Publisher, Reader, Watcher};
 use crate::telemetry::{self, AccessLog, Metrics, ReloadResult, Telemetry};
@@ -154,6 +154,7 @@ async fn run(plan: Plan) -> Result<(), ServeError> {
         snapshots: reader.clone(),
         register: Arc::new(Register::default()),
         telemetry: telemetry.clone(),
+        counters: Arc::new(Counters::default()),
         windows: Arc::new(WindowBudget::new(settings.limits.h2_upload_memory)),
         draining,
     };

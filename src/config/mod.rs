@@ -24,9 +24,10 @@ pub use load::{FileError, MAX_YAML, list_directory, load, read_bounded, read_yam
 pub use reference::reference;
 pub use secret::Secret;
 pub use settings::{
-    AccessLog, AdminAddress, Authorization, ChainCheck, Credentials, CrlSource, Endpoint, Freshness, Headers,
-    HealthCheck, KeyPair, Limits, Listener, ListenerTls, Log, LogFormat, LogLevel, LogTarget, Reload, Revocation,
-    ServerCertificate, Settings, TlsVersion, Upstream, UpstreamLimits, UpstreamTimeouts, UpstreamTls,
+    AccessLog, AdminAddress, Authorization, ChainCheck, ConnectionLimits, Credentials, CrlSource, Endpoint, Freshness,
+    Headers, HealthCheck, KeyPair, Limits, Listener, ListenerTls, Log, LogFormat, LogLevel, LogTarget, Reload,
+    RequestLimits, Revocation, ServerCertificate, Settings, TlsVersion, Upstream, UpstreamLimits, UpstreamTimeouts,
+    UpstreamTls,
 };
 pub use units::{ByteSize, HumanDuration};
 pub use yaml::Document;

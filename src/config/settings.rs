@@ -312,6 +312,42 @@ pub struct Limits {
     pub h2_upload_memory: u64,
     /// Without a body byte in either direction.
     pub body_idle_timeout: Duration,
+    /// For a whole request.
+    pub request_lifetime: Duration,
+    /// How many connections there may be.
+    pub connections: ConnectionLimits,
+    /// What a request may consist of.
+    pub requests: RequestLimits,
+}
+
+/// How many connections there may be; none is zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionLimits {
+    /// In all.
+    pub all: usize,
+    /// From one client address.
+    pub per_address: usize,
+    /// Of one client certificate.
+    pub per_identity: usize,
+    /// In the middle of their handshake.
+    pub handshakes: usize,
+    /// In the middle of their handshake, from one client address.
+    pub handshakes_per_address: usize,
+}
+
+/// What a request may consist of; none is zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// Requests on one connection.
+    pub per_connection: u64,
+    /// Bytes of a head.
+    pub head: usize,
+    /// Fields of a head.
+    pub fields: usize,
+    /// Bytes of a target.
+    pub target: usize,
+    /// Bytes of a manifest.
+    pub manifest: u64,
 }
 
 /// Headers made for the upstream.

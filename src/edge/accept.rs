@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 
 use super::App;
 use super::connection::{Connection, Opened, Register};
+use super::limits::Counters;
 use super::serve::{self, Serving, WindowBudget};
 use super::socket::{Socket, abort, close_gently};
 use super::stream::EdgeStream;
@@ -34,6 +35,8 @@ pub struct Edge {
     pub register: Arc<Register>,
     /// Where outcomes go.
     pub telemetry: Telemetry,
+    /// How many connections and handshakes there are.
+    pub counters: Arc<Counters>,
     /// Receive windows of HTTP/2 uploads.
     pub windows: Arc<WindowBudget>,
     /// Becomes true when the gateway is to leave.
@@ -141,8 +144,23 @@ async fn connection(edge: Edge, serving: Arc<Serving>, listener: usize, tcp: Tcp
     let snapshot = edge.snapshots.load();
     let Some(configured) = snapshot.listeners.get(listener) else { return };
     let started = Instant::now();
+    let bounds = &serving.limits.connections;
+    let slots = edge.counters.connection(peer.ip(), bounds).and_then(|connection| {
+        let handshake = edge.counters.handshake(peer.ip(), bounds)?;
+        Ok((connection, handshake))
+    });
+    let (_connection_slot, handshake_slot) = match slots {
+        Ok(slots) => slots,
+        Err(result) => {
+            let failure = HandshakeFailure { result, detail: "a limit is reached".to_owned() };
+            report_failure(&edge.telemetry, &configured.name, peer, &failure, started);
+            abort(&tcp);
+            return;
+        }
+    };
     let handshake = tls::accept(&configured.acceptor, Socket::new(tcp.clone()));
     let outcome = tokio::time::timeout(serving.limits.handshake_timeout, handshake).await;
+    drop(handshake_slot);
     let accepted = match outcome {
         Ok(Ok(accepted)) => accepted,
         Ok(Err(failure)) => {
@@ -157,6 +175,15 @@ async fn connection(edge: Edge, serving: Arc<Serving>, listener: usize, tcp: Tcp
             };
             report_failure(&edge.telemetry, &configured.name, peer, &failure, started);
             abort(&tcp);
+            return;
+        }
+    };
+    let _identity_slot = match edge.counters.identity(accepted.identity.fingerprint, bounds) {
+        Ok(slot) => slot,
+        Err(result) => {
+            let detail = format!("{} has as many connections as it may", accepted.identity.label());
+            report_failure(&edge.telemetry, &configured.name, peer, &HandshakeFailure { result, detail }, started);
+            close_gently(&tcp).await;
             return;
         }
     };

@@ -6,6 +6,7 @@
 
 mod accept;
 mod connection;
+mod limits;
 pub(crate) mod progress;
 mod serve;
 mod socket;
@@ -13,6 +14,7 @@ mod stream;
 
 pub use accept::{Bound, Edge, bind, run_worker};
 pub use connection::{Connection, Register};
+pub use limits::Counters;
 pub use serve::WindowBudget;
 
 /// The HTTP application a worker serves its connections with.

@@ -19,6 +19,8 @@ pub(crate) enum Phase {
     RequestBody = 1,
     /// The next bytes of the upstream's answer.
     ResponseBody = 2,
+    /// Nothing any more: the request has had its time.
+    Over = 3,
 }
 
 /// The clock of one request.
@@ -58,9 +60,9 @@ pub(crate) fn phase() -> Phase {
     PROGRESS.try_with(|progress| progress.phase()).unwrap_or(Phase::Elsewhere)
 }
 
-/// Runs a request under a clock. `None` if it stood still for too long; it has been dropped then, and the drop could
-/// still see why.
-pub(super) async fn watched<T>(request: impl Future<Output = T>) -> Option<T> {
+/// Runs a request under a clock. `None` if it stood still for too long, or took longer than `lifetime`; it has been
+/// dropped then, and the drop could still see why.
+pub(super) async fn watched<T>(lifetime: Duration, request: impl Future<Output = T>) -> Option<T> {
     let progress = Arc::new(Progress {
         began: Instant::now(),
         phase: AtomicU8::new(Phase::Elsewhere as u8),
@@ -73,7 +75,7 @@ pub(super) async fn watched<T>(request: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
             outcome = request => Some(outcome),
-            () = progress.wait_for_stall() => None,
+            () = progress.wait_for_stall(lifetime) => None,
         }
     };
     PROGRESS.scope(progress.clone(), race).await
@@ -84,18 +86,25 @@ impl Progress {
         match self.phase.load(Ordering::Relaxed) {
             1 => Phase::RequestBody,
             2 => Phase::ResponseBody,
+            3 => Phase::Over,
             _ => Phase::Elsewhere,
         }
     }
 
     /// Wakes rarely: a limit may be overrun by as much as [`LOOK`], or a quarter of itself if that is less.
-    async fn wait_for_stall(&self) {
+    async fn wait_for_stall(&self, lifetime: Duration) {
         loop {
             let limit = Duration::from_millis(self.limit.load(Ordering::Relaxed));
             let look = if limit.is_zero() { LOOK } else { LOOK.min(limit / 4).max(Duration::from_millis(10)) };
+            let look = look.min(lifetime);
             tokio::time::sleep(look).await;
             let still = self.began.elapsed().saturating_sub(Duration::from_millis(self.moved.load(Ordering::Relaxed)));
             let limit = Duration::from_millis(self.limit.load(Ordering::Relaxed));
+            if self.began.elapsed() > lifetime {
+                self.phase.store(Phase::Over as u8, Ordering::Relaxed);
+                self.stalled.store(true, Ordering::Relaxed);
+                return;
+            }
             if self.phase() != Phase::Elsewhere && still > limit {
                 self.stalled.store(true, Ordering::Relaxed);
                 return;
@@ -115,6 +124,20 @@ fn millis(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
+    const LONG: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn a_request_has_its_time_however_fast_it_moves() {
+        let request = async {
+            loop {
+                moved(Phase::RequestBody, LONG);
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let outcome: Option<()> = watched(Duration::from_millis(50), request).await;
+        assert_eq!(outcome, None);
+    }
+
     #[tokio::test]
     async fn a_request_that_moves_is_left_alone() {
         let request = async {
@@ -126,7 +149,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(150)).await;
             7
         };
-        assert_eq!(watched(request).await, Some(7));
+        assert_eq!(watched(LONG, request).await, Some(7));
     }
 
     #[tokio::test]
@@ -144,7 +167,7 @@ mod tests {
             moved(Phase::ResponseBody, Duration::from_millis(40));
             std::future::pending::<()>().await;
         };
-        assert_eq!(watched(request).await, None);
+        assert_eq!(watched(LONG, request).await, None);
         assert_eq!(*seen.lock().expect("unpoisoned"), Some(Phase::ResponseBody));
     }
 }

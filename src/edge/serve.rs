@@ -73,7 +73,10 @@ pub(super) async fn http1(serving: &Serving, mut stream: Box<EdgeStream>, connec
         session.set_read_timeout(Some(limits.body_idle_timeout));
         session.set_write_timeout(Some(limits.body_idle_timeout));
         let before = connection.requests();
-        let exchange = watched(serving.app.process_new_http(session, &serving.draining));
+        if connection.requests() + 1 >= limits.requests.per_connection {
+            session.set_keepalive(None);
+        }
+        let exchange = watched(limits.request_lifetime, serving.app.process_new_http(session, &serving.draining));
         let Some(reused) = exchange.await else { return EndReason::IdleTimeout };
         if connection.requests() == before {
             // The framework answered 400, or the client left in the middle of its head.
@@ -119,13 +122,14 @@ struct Http2<'a> {
     /// Kept to the end of the connection: credit that was given can't be taken back (RFC 9113 §6.9.2).
     windows: Option<WindowShare>,
     malformed: usize,
+    begun: u64,
     idle_since: Instant,
 }
 
 impl<'a> Http2<'a> {
     fn new(serving: &'a Serving, h2: H2, digest: Arc<Digest>) -> Self {
         let requests = JoinSet::new();
-        Http2 { serving, h2, digest, requests, windows: None, malformed: 0, idle_since: Instant::now() }
+        Http2 { serving, h2, digest, requests, windows: None, malformed: 0, begun: 0, idle_since: Instant::now() }
     }
 
     async fn run(mut self) -> EndReason {
@@ -175,11 +179,16 @@ impl<'a> Http2<'a> {
             }
         }
         session.write_timeout = Some(self.serving.limits.body_idle_timeout);
+        self.begun += 1;
+        if self.begun == self.serving.limits.requests.per_connection {
+            self.h2.graceful_shutdown();
+        }
+        let lifetime = self.serving.limits.request_lifetime;
         let app = self.serving.app.clone();
         let draining = self.serving.draining.clone();
         self.requests.spawn(async move {
             // A stalled request is dropped, which resets its stream.
-            watched(app.process_new_http(ServerSession::new_http2(session), &draining)).await;
+            watched(lifetime, app.process_new_http(ServerSession::new_http2(session), &draining)).await;
         });
     }
 

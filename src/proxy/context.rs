@@ -10,7 +10,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 
 use crate::edge::Connection;
 use crate::edge::progress::{self, Phase};
-use crate::oci::Route;
+use crate::oci::{Route, RouteKind};
 use crate::policy::Permit;
 use crate::snapshot::Snapshot;
 use crate::telemetry::{AccessRecord, DecisionId, HttpVersion, Outcome, Telemetry, Text, UpstreamFault, Verdict};
@@ -187,6 +187,16 @@ impl Exchange {
         }
     }
 
+    /// A manifest without a length shows its size only as it comes.
+    pub(super) fn check_body_size(&mut self) -> pingora::Result<()> {
+        let most = self.snapshot.settings.limits.requests.manifest;
+        if self.record.route == Some(RouteKind::Manifest) && self.record.bytes_in > most {
+            self.outcome = Some(Outcome::TooLarge);
+            return Err(Error::explain(ErrorType::HTTPStatus(413), "the manifest is too large"));
+        }
+        Ok(())
+    }
+
     /// Starts, or stops, the clock for the client's body.
     pub(super) fn expect_request_body(&mut self, more: bool) {
         if !more {
@@ -303,6 +313,7 @@ impl Drop for Exchange {
             (None, Some(reason)) => reason.into(),
             (None, None) if std::thread::panicking() => Outcome::Internal,
             (None, None) => match progress::stalled() {
+                Some(Phase::Over) => Outcome::LifetimeExceeded,
                 Some(Phase::RequestBody) => Outcome::ClientTimeout,
                 Some(Phase::ResponseBody) => {
                     if let Some(upstream) = &self.upstream {

@@ -138,6 +138,7 @@ impl ProxyHttp for Gateway {
     ) -> pingora::Result<()> {
         let exchange = ctx.exchange()?;
         exchange.received(body.as_ref().map_or(0, Bytes::len));
+        exchange.check_body_size()?;
         exchange.expect_request_body(!end_of_stream);
         Ok(())
     }

@@ -41,6 +41,17 @@ impl Refusal {
         Refusal { status: 415, ..Self::new(ErrorCode::Unsupported, Outcome::Unsupported, message) }
     }
 
+    /// A part of the head beyond its limit.
+    pub(super) fn too_large(status: u16, message: impl Into<String>) -> Self {
+        Refusal { status, close: true, ..Self::new(ErrorCode::Unsupported, Outcome::TooLarge, message) }
+    }
+
+    /// RFC 9110 §15.5.14, in the words registries have for it.
+    pub(super) fn manifest_too_large(most: u64) -> Self {
+        let message = format!("the manifest is larger than {most} bytes");
+        Refusal { status: 413, ..Self::new(ErrorCode::ManifestInvalid, Outcome::TooLarge, message) }
+    }
+
     pub(super) fn denied(rejection: &Rejection, decision_id: &str) -> Self {
         Self::new(ErrorCode::Denied, Outcome::Denied, rejection.message(decision_id))
     }

@@ -118,6 +118,7 @@ fn answer(outcome: Outcome, error: &Error) -> Option<Refusal> {
     let (status, message) = match outcome {
         Outcome::ClientAborted => return None,
         Outcome::ClientTimeout => (408, "the request was not complete in time"),
+        Outcome::TooLarge => (413, "the manifest is too large"),
         Outcome::Malformed => (400, "the request is malformed"),
         Outcome::UpstreamUnavailable | Outcome::UpstreamBusy => (503, "the registry is not available; try again later"),
         Outcome::UpstreamConnect => (502, "the registry cannot be reached"),

@@ -10,7 +10,8 @@ use pingora::proxy::Session;
 
 use super::context::Exchange;
 use super::refusal::Refusal;
-use crate::oci::{self, Route};
+use crate::config::RequestLimits;
+use crate::oci::{self, Route, RouteKind};
 
 /// What the gateway goes by from here on.
 #[derive(Debug)]
@@ -24,6 +25,8 @@ pub(super) struct Head {
 /// Reads the head strictly and routes it. The host as sent is left in `exchange`.
 pub(super) fn read(session: &Session, exchange: &mut Exchange) -> Result<Head, Refusal> {
     let request = session.req_header();
+    let limits = &exchange.snapshot.settings.limits.requests;
+    check_size(&request.headers, limits)?;
     let target = match session.as_http1() {
         Some(http1) => {
             let raw = http1.get_headers_raw_bytes();
@@ -32,6 +35,9 @@ pub(super) fn read(session: &Session, exchange: &mut Exchange) -> Result<Head, R
         }
         None => http2_target(request)?,
     };
+    if target.len() > limits.target {
+        return Err(Refusal::too_large(414, format!("the request target is longer than {} bytes", limits.target)));
+    }
     check_values(&request.headers)?;
     let host = host(request)?;
     let host_name = host_name(&host).ok_or_else(|| Refusal::malformed("the Host is not a host name or address"))?;
@@ -43,6 +49,9 @@ pub(super) fn read(session: &Session, exchange: &mut Exchange) -> Result<Head, R
     let route = oci::route(request.method.as_str(), path, query)?;
     if route.is_upload() {
         check_upload_type(&request.headers)?;
+    }
+    if route.kind() == RouteKind::Manifest {
+        check_manifest_size(&request.headers, limits.manifest)?;
     }
     if !route.takes_body() && announces_body(&request.headers) {
         return Err(Refusal::malformed("this request takes no body"));
@@ -169,6 +178,27 @@ fn check_upload_type(headers: &HeaderMap) -> Result<(), Refusal> {
         return Err(Refusal::body_type(
             "uploads do not take forms; send the blob as application/octet-stream (curl: -H 'Content-Type: application/octet-stream')",
         ));
+    }
+    Ok(())
+}
+
+/// RFC 6585 §5: as many fields, and as many bytes of them, as are permitted.
+fn check_size(headers: &HeaderMap, limits: &RequestLimits) -> Result<(), Refusal> {
+    if headers.len() > limits.fields {
+        return Err(Refusal::too_large(431, format!("the request head has more than {} fields", limits.fields)));
+    }
+    let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if bytes > limits.head {
+        return Err(Refusal::too_large(431, format!("the request head is larger than {} bytes", limits.head)));
+    }
+    Ok(())
+}
+
+/// A manifest is read whole by the registry, so its size is bounded; a blob is streamed and may be of any size.
+fn check_manifest_size(headers: &HeaderMap, most: u64) -> Result<(), Refusal> {
+    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > most) {
+        return Err(Refusal::manifest_too_large(most));
     }
     Ok(())
 }

@@ -39,6 +39,8 @@ labels! {
         UpstreamTimeout = "upstream_timeout",
         /// The upstream broke off, or answered what isn't HTTP.
         UpstreamError = "upstream_error",
+        /// The request took longer than any may.
+        LifetimeExceeded = "lifetime_exceeded",
         /// The client closed the connection or reset the stream.
         ClientAborted = "client_aborted",
         /// The client stayed silent for too long in the middle of its request.
@@ -65,6 +67,7 @@ impl Outcome {
     pub const fn level(self) -> Level {
         match self {
             Self::Proxied
+            | Self::LifetimeExceeded
             | Self::Answered
             | Self::Denied
             | Self::Malformed
@@ -162,8 +165,16 @@ labels! {
         Disconnected = "disconnected",
         /// The handshake took too long.
         Timeout = "timeout",
-        /// A limit on connections or handshakes was reached.
-        Refused = "refused",
+        /// There are as many connections as there may be.
+        TooManyConnections = "too_many_connections",
+        /// There are as many connections from this address as there may be.
+        TooManyOfAddress = "too_many_of_address",
+        /// There are as many connections of this client as there may be.
+        TooManyOfIdentity = "too_many_of_identity",
+        /// There are as many handshakes under way as there may be.
+        TooManyHandshakes = "too_many_handshakes",
+        /// There are as many handshakes under way from this address as there may be.
+        TooManyHandshakesOfAddress = "too_many_handshakes_of_address",
         /// A fault of the gateway itself.
         Internal = "internal",
     }
@@ -183,9 +194,15 @@ impl HandshakeResult {
     #[must_use]
     pub const fn level(self) -> Level {
         match self {
-            Self::Established | Self::Resumed | Self::Protocol | Self::Disconnected | Self::Timeout | Self::Refused => {
-                Level::Debug
-            }
+            Self::Established
+            | Self::Resumed
+            | Self::Protocol
+            | Self::Disconnected
+            | Self::Timeout
+            | Self::TooManyConnections
+            | Self::TooManyOfAddress
+            | Self::TooManyHandshakes
+            | Self::TooManyHandshakesOfAddress => Level::Debug,
             Self::Internal => Level::Error,
             _ => Level::Info,
         }

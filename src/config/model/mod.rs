@@ -176,6 +176,46 @@ pub struct Limits {
 
     /// Without a byte of the body in either direction.
     pub body_idle_timeout: HumanDuration,
+
+    /// For a whole request, its answer included, however fast it moves.
+    pub request_lifetime: HumanDuration,
+
+    /// Connections in all. More are refused before their handshake.
+    #[schemars(range(min = 1))]
+    pub max_connections: u32,
+
+    /// Connections from one client address (an IPv6 /64 counts as one). Clients behind a NAT share theirs.
+    #[schemars(range(min = 1))]
+    pub max_connections_per_address: u32,
+
+    /// Connections of one client certificate.
+    #[schemars(range(min = 1))]
+    pub max_connections_per_identity: u32,
+
+    /// Handshakes under way in all.
+    #[schemars(range(min = 1))]
+    pub max_handshakes: u32,
+
+    /// Handshakes under way from one client address.
+    #[schemars(range(min = 1))]
+    pub max_handshakes_per_address: u32,
+
+    /// Requests on one connection, after which it is closed in good order.
+    #[schemars(range(min = 1))]
+    pub max_requests_per_connection: u32,
+
+    /// Bytes of a request head; more is a 431.
+    pub max_head: ByteSize,
+
+    /// Fields of a request head; more is a 431.
+    #[schemars(range(min = 1, max = 256))]
+    pub max_header_fields: u32,
+
+    /// Bytes of a request target (path and query); more is a 414.
+    pub max_target: ByteSize,
+
+    /// Bytes of a manifest that is pushed; more is a 413. Blobs may be of any size.
+    pub max_manifest: ByteSize,
 }
 
 impl Default for Limits {
@@ -188,6 +228,17 @@ impl Default for Limits {
             h2_max_streams: 100,
             h2_upload_memory: ByteSize::from_mib(64),
             body_idle_timeout: HumanDuration::from_secs(60),
+            request_lifetime: HumanDuration::from_secs(24 * 3600),
+            max_connections: 10_000,
+            max_connections_per_address: 1024,
+            max_connections_per_identity: 1024,
+            max_handshakes: 1024,
+            max_handshakes_per_address: 128,
+            max_requests_per_connection: 10_000,
+            max_head: ByteSize::from_kib(32),
+            max_header_fields: 100,
+            max_target: ByteSize::from_kib(8),
+            max_manifest: ByteSize::from_mib(4),
         }
     }
 }

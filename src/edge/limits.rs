@@ -1,0 +1,213 @@
+//! How many connections there may be: in all, from one address, of one identity, and in the middle of a handshake.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use crate::config::ConnectionLimits;
+use crate::telemetry::HandshakeResult;
+
+/// The counters of a gateway, shared by its workers.
+#[derive(Debug, Default)]
+pub struct Counters {
+    connections: AtomicUsize,
+    handshakes: AtomicUsize,
+    by_address: Tally<IpAddr>,
+    handshakes_by_address: Tally<IpAddr>,
+    by_identity: Tally<[u8; 32]>,
+}
+
+impl Counters {
+    /// Counts a connection that was just accepted.
+    pub(super) fn connection(
+        self: &Arc<Self>,
+        address: IpAddr,
+        limits: &ConnectionLimits,
+    ) -> Result<ConnectionSlot, HandshakeResult> {
+        let address = source(address);
+        if self.connections.fetch_add(1, Ordering::AcqRel) >= limits.all {
+            self.connections.fetch_sub(1, Ordering::AcqRel);
+            return Err(HandshakeResult::TooManyConnections);
+        }
+        if !self.by_address.enter(address, limits.per_address) {
+            self.connections.fetch_sub(1, Ordering::AcqRel);
+            return Err(HandshakeResult::TooManyOfAddress);
+        }
+        Ok(ConnectionSlot { counters: self.clone(), address })
+    }
+
+    /// Counts a handshake that is about to begin.
+    pub(super) fn handshake(
+        self: &Arc<Self>,
+        address: IpAddr,
+        limits: &ConnectionLimits,
+    ) -> Result<HandshakeSlot, HandshakeResult> {
+        let address = source(address);
+        if self.handshakes.fetch_add(1, Ordering::AcqRel) >= limits.handshakes {
+            self.handshakes.fetch_sub(1, Ordering::AcqRel);
+            return Err(HandshakeResult::TooManyHandshakes);
+        }
+        if !self.handshakes_by_address.enter(address, limits.handshakes_per_address) {
+            self.handshakes.fetch_sub(1, Ordering::AcqRel);
+            return Err(HandshakeResult::TooManyHandshakesOfAddress);
+        }
+        Ok(HandshakeSlot { counters: self.clone(), address })
+    }
+
+    /// Counts a connection of a client whose certificate has this fingerprint.
+    pub(super) fn identity(
+        self: &Arc<Self>,
+        fingerprint: [u8; 32],
+        limits: &ConnectionLimits,
+    ) -> Result<IdentitySlot, HandshakeResult> {
+        if !self.by_identity.enter(fingerprint, limits.per_identity) {
+            return Err(HandshakeResult::TooManyOfIdentity);
+        }
+        Ok(IdentitySlot { counters: self.clone(), fingerprint })
+    }
+}
+
+/// What counts as one address: an IPv6 host may have the whole of its /64, so that is what is counted.
+fn source(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
+/// A connection's place, given back on drop.
+#[derive(Debug)]
+pub(super) struct ConnectionSlot {
+    counters: Arc<Counters>,
+    address: IpAddr,
+}
+
+impl Drop for ConnectionSlot {
+    fn drop(&mut self) {
+        self.counters.connections.fetch_sub(1, Ordering::AcqRel);
+        self.counters.by_address.leave(&self.address);
+    }
+}
+
+/// A handshake's place, given back on drop.
+#[derive(Debug)]
+pub(super) struct HandshakeSlot {
+    counters: Arc<Counters>,
+    address: IpAddr,
+}
+
+impl Drop for HandshakeSlot {
+    fn drop(&mut self) {
+        self.counters.handshakes.fetch_sub(1, Ordering::AcqRel);
+        self.counters.handshakes_by_address.leave(&self.address);
+    }
+}
+
+/// An identity's place, given back on drop.
+#[derive(Debug)]
+pub(super) struct IdentitySlot {
+    counters: Arc<Counters>,
+    fingerprint: [u8; 32],
+}
+
+impl Drop for IdentitySlot {
+    fn drop(&mut self) {
+        self.counters.by_identity.leave(&self.fingerprint);
+    }
+}
+
+/// Counts by key. Sharded, so that the workers don't wait for each other; a key that counts nothing is not kept.
+#[derive(Debug)]
+struct Tally<K> {
+    hasher: RandomState,
+    shards: [Mutex<HashMap<K, usize>>; SHARDS],
+}
+
+const SHARDS: usize = 16;
+
+impl<K> Default for Tally<K> {
+    fn default() -> Self {
+        Tally { hasher: RandomState::new(), shards: std::array::from_fn(|_| Mutex::default()) }
+    }
+}
+
+impl<K: Hash + Eq> Tally<K> {
+    /// Counts one more of `key`, unless there are `most` already.
+    fn enter(&self, key: K, most: usize) -> bool {
+        let Some(mut shard) = self.shard(&key) else { return false };
+        let count = shard.entry(key).or_insert(0);
+        let room = *count < most;
+        if room {
+            *count += 1;
+        }
+        room
+    }
+
+    fn leave(&self, key: &K) {
+        let Some(mut shard) = self.shard(key) else { return };
+        if let Some(count) = shard.get_mut(key) {
+            *count -= 1;
+            if *count == 0 {
+                shard.remove(key);
+            }
+        }
+    }
+
+    fn shard(&self, key: &K) -> Option<MutexGuard<'_, HashMap<K, usize>>> {
+        let position = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or(0);
+        // A panic elsewhere leaves the counts as they are, which is right.
+        self.shards.get(position).map(|shard| shard.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits(one: usize) -> ConnectionLimits {
+        ConnectionLimits { all: 3, per_address: one, per_identity: one, handshakes: 3, handshakes_per_address: one }
+    }
+
+    #[test]
+    fn places_come_back_and_one_address_does_not_take_anothers() {
+        let counters = Arc::new(Counters::default());
+        let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
+        let first = counters.connection(one, &limits(1)).expect("room");
+        assert_eq!(counters.connection(one, &limits(1)).err(), Some(HandshakeResult::TooManyOfAddress));
+        let second = counters.connection(other, &limits(1)).expect("room for another address");
+        drop(first);
+        let third = counters.connection(one, &limits(1)).expect("room again");
+        drop((second, third));
+        assert_eq!(counters.connections.load(Ordering::Acquire), 0);
+        assert!(counters.by_address.shards.iter().all(|shard| shard.lock().expect("unpoisoned").is_empty()));
+    }
+
+    #[test]
+    fn the_bound_on_all_holds_across_addresses() {
+        let counters = Arc::new(Counters::default());
+        let held: Vec<_> = (1..=3).map(|n| counters.handshake(IpAddr::from([192, 0, 2, n]), &limits(9))).collect();
+        assert!(held.iter().all(Result::is_ok));
+        assert_eq!(
+            counters.handshake(IpAddr::from([192, 0, 2, 9]), &limits(9)).err(),
+            Some(HandshakeResult::TooManyHandshakes)
+        );
+    }
+
+    #[test]
+    fn a_network_of_one_host_is_one_address() {
+        let parse = |text: &str| source(text.parse().expect("an address"));
+        assert_eq!(parse("2001:db8::1"), parse("2001:db8::ffff:1"));
+        assert_ne!(parse("2001:db8::1"), parse("2001:db8:0:1::1"));
+        assert_eq!(parse("::ffff:192.0.2.1"), parse("192.0.2.1"));
+    }
+
+    #[test]
+    fn an_identity_has_its_own_bound() {
+        let counters = Arc::new(Counters::default());
+        let _held = counters.identity([1; 32], &limits(1)).expect("room");
+        assert_eq!(counters.identity([1; 32], &limits(1)).err(), Some(HandshakeResult::TooManyOfIdentity));
+        assert!(counters.identity([2; 32], &limits(1)).is_ok());
+    }
+}
