@@ -16,7 +16,7 @@ use super::limits::Counters;
 use super::serve::{self, Serving, WindowBudget};
 use super::socket::{Socket, abort, close_gently};
 use super::stream::EdgeStream;
-use crate::snapshot::Reader;
+use crate::snapshot::{Listener, Reader};
 use crate::telemetry::{ClientRecord, ConnectionRecord, EndReason, HandshakeResult, HttpVersion, Telemetry, Text};
 use crate::tls::{self, Accepted, HandshakeFailure};
 
@@ -143,65 +143,73 @@ async fn connection(edge: Edge, serving: Arc<Serving>, listener: usize, tcp: Tcp
     let _ = tcp.set_nodelay(true);
     let snapshot = edge.snapshots.load();
     let Some(configured) = snapshot.listeners.get(listener) else { return };
-    let started = Instant::now();
     let bounds = &serving.limits.connections;
-    let slots = edge.counters.connection(peer.ip(), bounds).and_then(|connection| {
-        let handshake = edge.counters.handshake(peer.ip(), bounds)?;
-        Ok((connection, handshake))
-    });
-    let (_connection_slot, handshake_slot) = match slots {
-        Ok(slots) => slots,
+    let started = Instant::now();
+    let report = |failure: &HandshakeFailure| {
+        report_failure(&edge.telemetry, &configured.name, peer, failure, started);
+    };
+    let _slot = match edge.counters.connection(peer.ip(), bounds) {
+        Ok(slot) => slot,
         Err(result) => {
-            let failure = HandshakeFailure { result, detail: "a limit is reached".to_owned() };
-            report_failure(&edge.telemetry, &configured.name, peer, &failure, started);
-            abort(&tcp);
-            return;
+            report(&HandshakeFailure { result, detail: "a limit is reached".to_owned() });
+            return abort(&tcp);
         }
     };
-    let handshake = tls::accept(&configured.acceptor, Socket::new(tcp.clone()));
-    let outcome = tokio::time::timeout(serving.limits.handshake_timeout, handshake).await;
-    drop(handshake_slot);
-    let accepted = match outcome {
-        Ok(Ok(accepted)) => accepted,
-        Ok(Err(failure)) => {
-            report_failure(&edge.telemetry, &configured.name, peer, &failure, started);
-            close_gently(&tcp).await;
-            return;
-        }
-        Err(_) => {
-            let failure = HandshakeFailure {
-                result: HandshakeResult::Timeout,
-                detail: format!("not done after {:?}", serving.limits.handshake_timeout),
+    let accepted = match handshake(&edge, &serving, configured, &tcp, peer).await {
+        Ok(accepted) => accepted,
+        Err(failure) => {
+            report(&failure);
+            return match failure.result {
+                HandshakeResult::Timeout
+                | HandshakeResult::TooManyHandshakes
+                | HandshakeResult::TooManyHandshakesOfAddress => abort(&tcp),
+                // Whoever was told why must be able to read it.
+                _ => close_gently(&tcp).await,
             };
-            report_failure(&edge.telemetry, &configured.name, peer, &failure, started);
-            abort(&tcp);
-            return;
         }
     };
     let _identity_slot = match edge.counters.identity(accepted.identity.fingerprint, bounds) {
         Ok(slot) => slot,
         Err(result) => {
             let detail = format!("{} has as many connections as it may", accepted.identity.label());
-            report_failure(&edge.telemetry, &configured.name, peer, &HandshakeFailure { result, detail }, started);
-            close_gently(&tcp).await;
-            return;
+            report(&HandshakeFailure { result, detail });
+            return close_gently(&tcp).await;
         }
     };
     let result = if accepted.resumed { HandshakeResult::Resumed } else { HandshakeResult::Established };
     edge.telemetry.metrics.handshake(result, started.elapsed());
-    let http2 = accepted.http2;
-    let approved_until = snapshot.revocation.permits_until(&accepted.identity.path);
     let opened = Opened {
         listener,
         record: Arc::new(connection_record(&configured.name, peer, &accepted)),
+        approved_until: snapshot.revocation.permits_until(&accepted.identity.path),
         identity: accepted.identity,
         server_name: accepted.server_name,
         certificates: accepted.certificates,
         generation: snapshot.generation,
-        approved_until,
         demands: *configured.acceptor.demands(),
     };
-    serve_accepted(&edge, &serving, tcp, Connection::new(opened), accepted.stream, http2).await;
+    serve_accepted(&edge, &serving, tcp, Connection::new(opened), accepted.stream, accepted.http2).await;
+}
+
+/// A handshake within its bounds of number and time.
+async fn handshake(
+    edge: &Edge,
+    serving: &Serving,
+    listener: &Listener,
+    tcp: &Arc<TcpStream>,
+    peer: SocketAddr,
+) -> Result<Accepted<Socket>, HandshakeFailure> {
+    let limits = &serving.limits;
+    let slot = edge.counters.handshake(peer.ip(), &limits.connections);
+    let _slot = slot.map_err(|result| HandshakeFailure { result, detail: "a limit is reached".to_owned() })?;
+    let handshake = tls::accept(&listener.acceptor, Socket::new(tcp.clone()));
+    match tokio::time::timeout(limits.handshake_timeout, handshake).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(HandshakeFailure {
+            result: HandshakeResult::Timeout,
+            detail: format!("not done after {:?}", limits.handshake_timeout),
+        }),
+    }
 }
 
 fn report_failure(

@@ -9,7 +9,7 @@ use super::query::append;
 
 /// A registry request reduced to what the registry will act on.
 ///
-/// Only [`super::route`] makes one, so whoever holds a route holds validated parts. The request that goes upstream is
+/// Only [`route`](super::route()) makes one, so whoever holds a route holds validated parts. The request that goes upstream is
 /// rebuilt from it; nothing else of the client's path and query survives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {

@@ -1,6 +1,6 @@
 //! Who may do what: rules over identities and repositories, compiled once, asked on every request.
 //!
-//! [`compile`] turns a policy file into a [`Policy`] or into the list of all its mistakes. [`Policy::decide`] answers a
+//! [`compile()`] turns a policy file into a [`Policy`] or into the list of all its mistakes. [`Policy::decide`] answers a
 //! request's [`Facts`] with a [`Decision`]; the proxying code needs the [`Permit`] in it to go on, and only this module
 //! can make one.
 //!

@@ -5,7 +5,7 @@ use super::{CrlFault, CrlNumber, Reason};
 use crate::identity::der::{self, DerFault, Reader};
 use crate::identity::{Serial, dotted_oid, is_strong_signature};
 
-/// Context tag [0] of crlExtensions and of the RSASSA-PSS hash.
+/// Context tag 0 of crlExtensions and of the RSASSA-PSS hash.
 const CONTEXT_0: u8 = 0xa0;
 
 /// Most extensions that a list or an entry may hold.

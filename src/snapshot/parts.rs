@@ -90,7 +90,7 @@ impl Pinned {
             ("log", self.log != other.log),
             ("limits", self.limits != other.limits),
         ];
-        listeners.chain(others.into_iter().filter_map(|(key, changed)| changed.then(|| key.to_owned()))).collect()
+        listeners.chain(others.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key.to_owned())).collect()
     }
 }
 

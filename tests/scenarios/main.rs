@@ -2,6 +2,16 @@
 //!
 //! One test binary, so that the harness is built once; each scenario starts a gateway of its own on free ports.
 
+#![expect(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::print_stderr,
+    clippy::too_many_lines,
+    reason = "tests say what they expect by failing, in their helpers too"
+)]
+
 #[path = "../support/mod.rs"]
 mod support;
 

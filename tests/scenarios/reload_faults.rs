@@ -158,7 +158,7 @@ const FILES: &[Mistake] = &[
     Mistake {
         name: "an unknown group",
         make: |d, _| {
-            policy(d, "    subjects: [bilders]\n    repositories: ['a']\n    actions: [pull]\n    effect: allow\n")
+            policy(d, "    subjects: [bilders]\n    repositories: ['a']\n    actions: [pull]\n    effect: allow\n");
         },
         said: &["policy.yaml:6", "rules[0].subjects[0]", "bilders", "builders"],
     },
@@ -168,7 +168,7 @@ const FILES: &[Mistake] = &[
             policy(
                 d,
                 "    subjects: [builders]\n    repositories: ['Team/**']\n    actions: [pull]\n    effect: allow\n",
-            )
+            );
         },
         said: &["policy.yaml:7", "rules[0].repositories[0]", "Team"],
     },
@@ -195,7 +195,7 @@ const FILES: &[Mistake] = &[
     Mistake {
         name: "an unknown action",
         make: |d, _| {
-            policy(d, "    subjects: [builders]\n    repositories: ['a']\n    actions: [pul]\n    effect: allow\n")
+            policy(d, "    subjects: [builders]\n    repositories: ['a']\n    actions: [pul]\n    effect: allow\n");
         },
         said: &["policy.yaml:", "rules[0].actions[0]", "pull"],
     },
