@@ -3,7 +3,10 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use log::Level;
 
 use socket2::{Domain, Protocol, Socket as RawSocket, Type};
 use tokio::net::{TcpListener, TcpStream};
@@ -212,6 +215,25 @@ async fn handshake(
     }
 }
 
+/// Lines a second about refused handshakes at their own level; more are at debug.
+static LINES: Allowance = Allowance { second: AtomicU64::new(0), taken: AtomicU64::new(0) };
+const LINES_A_SECOND: u64 = 20;
+
+struct Allowance {
+    second: AtomicU64,
+    taken: AtomicU64,
+}
+
+impl Allowance {
+    fn take(&self) -> bool {
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+        if self.second.swap(now, Ordering::Relaxed) != now {
+            self.taken.store(0, Ordering::Relaxed);
+        }
+        self.taken.fetch_add(1, Ordering::Relaxed) < LINES_A_SECOND
+    }
+}
+
 fn report_failure(
     telemetry: &Telemetry,
     listener: &str,
@@ -220,8 +242,10 @@ fn report_failure(
     started: Instant,
 ) {
     telemetry.metrics.handshake(failure.result, started.elapsed());
+    // Anybody can cause these lines, so they may not fill a disk; the metric counts every one.
+    let level = if LINES.take() { failure.result.level() } else { Level::Debug };
     log::log!(
-        failure.result.level(),
+        level,
         "handshake refused: {} (listener {listener}, client {peer}): {}",
         failure.result,
         failure.detail
