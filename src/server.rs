@@ -70,9 +70,10 @@ pub fn serve(file: &Path) -> Result<(), ServeError> {
     let built = builder.build()?;
     let settings = &built.snapshot.settings;
     let (requests, reloads) = mpsc::channel(16);
+    // Ahead of everything that may have something to say; the last value to go, so that it says the last word.
+    let _flush = telemetry::log::init(settings.log, &metrics).map_err(|e| host(format!("no log: {e}")))?;
     // From here on no change is missed: what changed while the files were read is read again.
     let watcher = watch_files(builder.inputs(), settings.reload, &requests, began);
-    telemetry::log::init(settings.log).map_err(|e| host(e.to_string()))?;
     report(&built.findings);
     let access = match &settings.access_log {
         Some(log) => AccessLog::start(log.target.clone(), log.queue, &metrics)

@@ -244,12 +244,7 @@ fn report_failure(
     telemetry.metrics.handshake(failure.result, started.elapsed());
     // Anybody can cause these lines, so they may not fill a disk; the metric counts every one.
     let level = if LINES.take() { failure.result.level() } else { Level::Debug };
-    log::log!(
-        level,
-        "handshake refused: {} (listener {listener}, client {peer}): {}",
-        failure.result,
-        failure.detail
-    );
+    log::log!(level, "handshake refused: {} (listener {listener}, client {peer}): {}", failure.result, failure.detail);
 }
 
 async fn serve_accepted(

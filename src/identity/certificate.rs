@@ -9,7 +9,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::x509::{AlgorithmIdentifier, X509Version};
 
 use super::der::{self, Reader};
-use super::{CertificateFault, Description, IssuerId, PathCertificate, PeerIdentity, Serial, name, san};
+use super::{CertificateFault, Description, IssuerId, PathCertificate, PeerIdentity, Serial, Unusable, name, san};
 
 /// Longest certificate in bytes. The TLS room bounds what a client may send to less; this holds for bundles as well.
 const MAX_CERTIFICATE: usize = 64 * 1024;
@@ -245,14 +245,17 @@ impl<'a> Certificate<'a> {
     fn names(&self) -> Result<Description, CertificateFault> {
         let tbs = &self.parsed.tbs_certificate;
         let malformed = |fault| CertificateFault::Malformed(format!("the name can't be read: {fault}"));
+        let subject = name::attributes(tbs.subject.as_raw()).map_err(malformed)?;
+        let issuer = name::attributes(tbs.issuer.as_raw()).map_err(malformed)?;
         let san = san::names(self.alternative_names());
         let description = Description {
-            subject: name::attributes(tbs.subject.as_raw()).map_err(malformed)?,
-            issuer: name::attributes(tbs.issuer.as_raw()).map_err(malformed)?,
+            subject: subject.usable,
+            issuer: issuer.usable,
             dns: san.dns,
             uris: san.uris,
             emails: san.emails,
             ips: san.ips,
+            unusable: Unusable { subject: subject.unusable, issuer: issuer.unusable, ..san.unusable },
             fingerprint: Sha256::digest(self.der).into(),
             spki: Sha256::digest(self.spki_der()).into(),
         };

@@ -65,8 +65,9 @@ pub enum CertificateFault {
         /// The key in words, such as `RSA of 1024 bits`.
         key: String,
     },
-    /// Neither subject nor SAN holds a name that could identify the client.
-    #[error("certificate with serial {serial} holds no usable name")]
+    /// Neither subject nor SAN holds a name that could identify the client: there is none, none is readable, or all
+    /// contradict each other, as two common names do.
+    #[error("certificate with serial {serial} holds no usable name (several common names, for instance, are none)")]
     NoUsableName {
         /// The certificate's serial number.
         serial: super::Serial,

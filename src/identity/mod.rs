@@ -3,7 +3,8 @@
 //! The TLS library has built the path and checked signatures, dates, path lengths and name constraints before
 //! [`PeerIdentity::from_path`] sees it. This module checks what the libraries leave open (purposes, weak algorithms,
 //! duplicate extensions, version 1), and reads names so that nobody can look like somebody else: values are typed and
-//! compared exactly, and a kind of name that holds one doubtful value is unusable as a whole.
+//! compared exactly, and a kind of name that holds one doubtful value is unusable as a whole. Which kinds those were is
+//! kept ([`Unusable`]): a name that can't be read proves nothing, and disproves nothing either.
 //!
 //! It knows nothing of TLS, HTTP, policy or revocation: DER comes in, plain values go out.
 
@@ -14,6 +15,7 @@ mod name;
 mod path;
 mod san;
 mod spiffe;
+mod unusable;
 
 use std::net::IpAddr;
 
@@ -21,10 +23,11 @@ pub use self::certificate::LeafRules;
 pub(crate) use self::certificate::{Certificate, is_strong_signature};
 pub use self::der::DerFault;
 pub use self::fault::CertificateFault;
-pub use self::name::Attribute;
+pub use self::name::{Attribute, names_one_subject};
 pub(crate) use self::name::{canonical as canonical_name, display as display_name, dotted as dotted_oid};
 pub use self::path::{IssuerId, PathCertificate, Serial};
 pub use self::spiffe::SpiffeId;
+pub use self::unusable::Unusable;
 
 /// Longest label in characters; longer ones are cut and end in `…`.
 const LABEL_LIMIT: usize = 256;
@@ -48,6 +51,8 @@ pub struct PeerIdentity {
     pub emails: Vec<String>,
     /// SAN IP addresses. An IPv4-mapped IPv6 address is given as IPv4.
     pub ips: Vec<IpAddr>,
+    /// The kinds of names that are missing above although the certificate holds some.
+    pub unusable: Unusable,
     /// The verified path, leaf first, anchor last. Empty only for identities made by [`PeerIdentity::described`].
     pub path: Vec<PathCertificate>,
     /// SHA-256 over the leaf's DER.
@@ -72,6 +77,8 @@ pub struct Description {
     pub emails: Vec<String>,
     /// IP addresses.
     pub ips: Vec<IpAddr>,
+    /// Kinds of names of which a certificate would hold an unusable value.
+    pub unusable: Unusable,
     /// SHA-256 over the leaf's DER.
     pub fingerprint: [u8; 32],
     /// SHA-256 over the leaf's `SubjectPublicKeyInfo`.
@@ -79,9 +86,14 @@ pub struct Description {
 }
 
 impl Description {
+    /// Whether nothing here tells one client from another: there is no name, or each contradicts another of its kind,
+    /// as two common names or two SPIFFE IDs do.
     fn is_nameless(&self) -> bool {
         let Self { subject, dns, uris, emails, ips, .. } = self;
-        subject.is_empty() && dns.is_empty() && uris.is_empty() && emails.is_empty() && ips.is_empty()
+        let alone = |name: &str| subject.iter().filter(|attribute| attribute.name == name).nth(1).is_none();
+        let by_subject = subject.iter().any(|attribute| !names_one_subject(&attribute.name) || alone(&attribute.name));
+        let by_uri = uris.len() == 1 || uris.iter().any(|uri| SpiffeId::parse(uri).is_none());
+        !by_subject && !by_uri && dns.is_empty() && emails.is_empty() && ips.is_empty()
     }
 }
 
@@ -104,9 +116,9 @@ impl PeerIdentity {
     }
 
     fn new(names: Description, path: Vec<PathCertificate>) -> Self {
-        let Description { subject, issuer, dns, uris, emails, ips, fingerprint, spki } = names;
+        let Description { subject, issuer, dns, uris, emails, ips, unusable, fingerprint, spki } = names;
         let mut identity =
-            Self { subject, issuer, dns, uris, emails, ips, path, fingerprint, spki, label: String::new() };
+            Self { subject, issuer, dns, uris, emails, ips, unusable, path, fingerprint, spki, label: String::new() };
         identity.label = identity.make_label();
         identity
     }
@@ -148,13 +160,13 @@ impl PeerIdentity {
         self.path.iter().map(|certificate| certificate.not_after).min().unwrap_or(i64::MAX)
     }
 
+    /// Names only what a policy may grant something to: of several SPIFFE IDs none is the client's, nor its label.
     fn make_label(&self) -> String {
-        let spiffe = self.uris.iter().find(|uri| SpiffeId::parse(uri).is_some());
-        let label = if let Some(uri) = spiffe {
+        let label = if let ([uri], Some(_)) = (self.uris.as_slice(), self.spiffe_id()) {
             uri.clone()
         } else if let Some(common_name) = self.common_name() {
             format!("CN={}", name::escape(common_name))
-        } else if let Some(uri) = self.uris.first() {
+        } else if let Some(uri) = self.uris.iter().find(|uri| SpiffeId::parse(uri).is_none()) {
             uri.clone()
         } else if let Some(dns) = self.dns.first() {
             dns.clone()
@@ -162,6 +174,9 @@ impl PeerIdentity {
             email.clone()
         } else if let Some(ip) = self.ips.first() {
             ip.to_string()
+        } else if self.subject.is_empty() {
+            // Only a described identity gets here; a certificate without a name is refused.
+            "(no usable name)".to_owned()
         } else {
             name::one_line(&self.subject)
         };

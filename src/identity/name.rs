@@ -34,6 +34,16 @@ const SHORT_NAMES: [(&[u8], &str); 10] = [
     (&[0x55, 0x04, 0x05], "serialNumber"),
 ];
 
+/// Attributes that name one subject.
+const SINGLE_VALUED: [&str; 3] = ["CN", "UID", "serialNumber"];
+
+/// Whether several attributes of this type in one name contradict each other, as two common names do, while several
+/// organizational units may all hold.
+#[must_use]
+pub fn names_one_subject(short: &str) -> bool {
+    SINGLE_VALUED.contains(&short)
+}
+
 /// One attribute of a distinguished name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attribute {
@@ -43,21 +53,32 @@ pub struct Attribute {
     pub value: String,
 }
 
-/// The usable attributes of a name, in its order.
+/// The usable attributes of a name, in its order, and the types of which none is usable.
+#[derive(Debug, Default)]
+pub(crate) struct Attributes {
+    pub(crate) usable: Vec<Attribute>,
+    /// Short names, each once, sorted.
+    pub(crate) unusable: Vec<Cow<'static, str>>,
+}
+
+/// Reads the attributes of a name.
 ///
 /// One unusable value (control or invisible characters, not text, empty, too long) makes all values of its type
 /// unusable: else a second common name could be hidden behind a NUL, and the first would look like the only one.
-pub(crate) fn attributes(name_der: &[u8]) -> Result<Vec<Attribute>, DerFault> {
+pub(crate) fn attributes(name_der: &[u8]) -> Result<Attributes, DerFault> {
     let parts = parts(name_der)?;
-    let mut attributes = Vec::with_capacity(parts.len());
+    let mut attributes = Attributes::default();
     for part in &parts {
         let same_type = || parts.iter().filter(|other| other.oid == part.oid);
-        if same_type().all(|other| other.usable().is_some())
-            && let Some(value) = part.usable()
-        {
-            attributes.push(Attribute { name: short_name(part.oid), value: value.into_owned() });
+        match part.usable() {
+            Some(value) if same_type().all(|other| other.usable().is_some()) => {
+                attributes.usable.push(Attribute { name: short_name(part.oid), value: value.into_owned() });
+            }
+            _ => attributes.unusable.push(short_name(part.oid)),
         }
     }
+    attributes.unusable.sort_unstable();
+    attributes.unusable.dedup();
     Ok(attributes)
 }
 

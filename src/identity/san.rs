@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use x509_parser::extensions::GeneralName;
 
-use super::SpiffeId;
+use super::{SpiffeId, Unusable};
 
 /// Most names that a certificate may hold.
 pub(super) const MAX_NAMES: usize = 256;
@@ -12,13 +12,14 @@ pub(super) const MAX_NAMES: usize = 256;
 /// Longest usable URI in bytes (SPIFFE-ID §2.3 has the same bound).
 const MAX_URI: usize = 2048;
 
-/// Usable alternative names by kind.
+/// Usable alternative names by kind, and the kinds of which none is usable.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     pub(super) dns: Vec<String>,
     pub(super) uris: Vec<String>,
     pub(super) emails: Vec<String>,
     pub(super) ips: Vec<IpAddr>,
+    pub(super) unusable: Unusable,
 }
 
 /// Sorts alternative names by kind. Kinds that no policy can name (other names, directory names, …) are passed over.
@@ -26,11 +27,22 @@ pub(super) struct Names {
 /// One unusable value makes all of its kind unusable: a second name must not be hidden, or the first would look like
 /// the only one.
 pub(super) fn names(san: &[GeneralName<'_>]) -> Names {
-    let kind = |pick: fn(&GeneralName<'_>) -> Option<Option<String>>| -> Vec<String> {
-        san.iter().filter_map(pick).collect::<Option<_>>().unwrap_or_default()
-    };
-    let ips: Option<_> = san.iter().filter_map(ip).collect();
-    Names { dns: kind(dns), uris: kind(uri), emails: kind(email), ips: ips.unwrap_or_default() }
+    let mut names = Names::default();
+    names.dns = all_or_none(san, dns, &mut names.unusable.dns);
+    names.uris = all_or_none(san, uri, &mut names.unusable.uris);
+    names.emails = all_or_none(san, email, &mut names.unusable.emails);
+    names.ips = all_or_none(san, ip, &mut names.unusable.ips);
+    names
+}
+
+fn all_or_none<T>(
+    san: &[GeneralName<'_>],
+    pick: fn(&GeneralName<'_>) -> Option<Option<T>>,
+    unusable: &mut bool,
+) -> Vec<T> {
+    let values: Option<Vec<T>> = san.iter().filter_map(pick).collect();
+    *unusable = values.is_none();
+    values.unwrap_or_default()
 }
 
 // Each of these answers `None` for a name of another kind and `Some(None)` for an unusable one of its kind.

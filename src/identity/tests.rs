@@ -65,8 +65,14 @@ fn a_spiffe_id_is_the_only_uri_and_the_label() {
     let identity = uris(&[b"spiffe://corp.example/ns/build/sa/ci"]);
     assert_eq!(identity.spiffe_id().map(|id| id.path()), Some("/ns/build/sa/ci"));
     assert_eq!(identity.label(), "spiffe://corp.example/ns/build/sa/ci");
-    let identity = uris(&[b"https://ci.example/7", b"spiffe://corp.example/ci"]);
-    assert_eq!(identity.spiffe_id(), None, "an SVID has one URI");
+    for several in [
+        &[&b"spiffe://corp.example/ci"[..], b"spiffe://corp.example/admin"][..],
+        &[b"spiffe://corp.example/admin", b"https://ci.example/7"],
+    ] {
+        let identity = uris(several);
+        assert_eq!(identity.spiffe_id(), None, "an SVID has one URI");
+        assert_eq!(identity.label(), "CN=ci-7", "nobody is called by an identity that nothing is granted to");
+    }
     let identity = uris(&[b"spiffe://corp.example/ns/../admin"]);
     assert!(identity.uris.is_empty(), "a SPIFFE ID with dot segments is no name");
 }
@@ -97,6 +103,8 @@ fn a_doubtful_value_makes_all_of_its_kind_unusable() {
         let identity = identity_with(|client| client.subject = subject).unwrap();
         assert_eq!(identity.attributes("CN").count(), 0, "{doubtful:02x?}");
         assert_eq!(identity.attributes("O").collect::<Vec<_>>(), ["Example"]);
+        let expected = Unusable { subject: vec!["CN".into()], ..Unusable::default() };
+        assert_eq!(identity.unusable, expected, "{doubtful:02x?}");
         assert!(!identity.path[0].subject.contains(name::is_deceptive), "{doubtful:02x?}");
     }
     for doubtful in [
@@ -126,6 +134,8 @@ fn a_doubtful_value_makes_all_of_its_kind_unusable() {
         let counts = [identity.dns.len(), identity.emails.len(), identity.uris.len(), identity.ips.len()];
         let expected = good.map(|(tag, _)| usize::from(tag != doubtful.0));
         assert_eq!(counts, expected, "{doubtful:02x?}");
+        let Unusable { dns, emails, uris, ips, .. } = identity.unusable;
+        assert_eq!([dns, emails, uris, ips], good.map(|(tag, _)| tag == doubtful.0), "{doubtful:02x?}");
     }
 }
 
@@ -135,6 +145,25 @@ fn a_certificate_without_a_usable_name_is_refused() {
     assert_eq!(fault(&empty), "no_usable_name");
     let only_doubtful = identity_with(|client| client.subject = common_name("a\0b"));
     assert_eq!(fault(&only_doubtful), "no_usable_name");
+    let contradicting = |more: &[(&[u8], u8, &[u8])], uris: &[&[u8]]| {
+        let attributes = [&[(CN, 0x0c, &b"a"[..]), (CN, 0x0c, b"b")], more].concat();
+        let names: Vec<_> = uris.iter().map(|uri| (SAN_URI, *uri)).collect();
+        identity_with(|client| {
+            client.subject = name(&attributes);
+            client.extensions.push(alternative_names(&names));
+        })
+    };
+    let (one, other, page) =
+        (&b"spiffe://corp.example/a"[..], &b"spiffe://corp.example/b"[..], &b"https://a.example"[..]);
+    for (more, uris, expected) in [
+        (&[][..], &[][..], "no_usable_name"),
+        (&[], &[one, other], "no_usable_name"),
+        (&[(OU, 0x0c, &b"build"[..])], &[], "none"),
+        (&[], &[one], "none"),
+        (&[], &[one, page], "none"),
+    ] {
+        assert_eq!(fault(&contradicting(more, uris)), expected, "{more:?} {uris:?}");
+    }
     let by_address = identity_with(|client| {
         client.subject = name(&[]);
         client.extensions.push(alternative_names(&[(SAN_IP, &[10, 0, 0, 7])]));

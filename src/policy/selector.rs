@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::config::Fault;
 use crate::config::policy::{Effect, SelectorFile};
-use crate::identity::{Attribute, PeerIdentity, SpiffeId};
+use crate::identity::{Attribute, PeerIdentity, SpiffeId, Unusable, names_one_subject};
 
 use super::glob::{Segment, Wildcard, match_segments};
 use super::suggest::did_you_mean;
@@ -15,10 +15,6 @@ use super::suggest::did_you_mean;
 /// Subject and issuer attributes that a policy can name, as identities spell them.
 pub(super) const ATTRIBUTES: [&str; 10] =
     ["CN", "O", "OU", "L", "ST", "C", "DC", "UID", "emailAddress", "serialNumber"];
-
-/// Attributes that name one subject: several of them contradict each other, while several organizational units may all
-/// hold.
-const SINGLE_VALUED: [&str; 3] = ["CN", "UID", "serialNumber"];
 
 /// One entry of a group: all its conditions must hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,8 +70,8 @@ impl Selector {
         Self(conditions.into())
     }
 
-    /// Whether the identity is described. Where a certificate is ambiguous the answer depends on what it is for: no
-    /// where it would allow, yes where it would deny.
+    /// Whether the identity is described. Where a certificate is ambiguous, or holds names of which one can't be read,
+    /// the answer depends on what it is for: no where it would allow, yes where it would deny.
     pub(super) fn matches(&self, identity: &PeerIdentity, effect: Effect) -> bool {
         self.0.iter().all(|condition| condition.holds(identity, effect))
     }
@@ -83,6 +79,23 @@ impl Selector {
 
 impl Condition {
     fn holds(&self, identity: &PeerIdentity, effect: Effect) -> bool {
+        // A name that can't be read may be the one that is denied.
+        (effect == Effect::Deny && self.is_about_unusable(&identity.unusable)) || self.matches(identity, effect)
+    }
+
+    fn is_about_unusable(&self, unusable: &Unusable) -> bool {
+        match self {
+            Self::Subject { attribute, .. } => unusable.in_subject(attribute),
+            Self::Issuer { attribute, .. } => unusable.in_issuer(attribute),
+            Self::Dns(_) => unusable.dns,
+            Self::Uri(_) => unusable.uris,
+            Self::Email { .. } => unusable.emails,
+            Self::Ip(_) => unusable.ips,
+            Self::Fingerprint(_) | Self::Spki(_) => false,
+        }
+    }
+
+    fn matches(&self, identity: &PeerIdentity, effect: Effect) -> bool {
         match self {
             Self::Subject { attribute, value } => attribute_matches(&identity.subject, attribute, value, effect),
             Self::Issuer { attribute, value } => attribute_matches(&identity.issuer, attribute, value, effect),
@@ -101,7 +114,7 @@ impl Condition {
 
 fn attribute_matches(name: &[Attribute], attribute: &str, value: &Wildcard, effect: Effect) -> bool {
     let mut values = name.iter().filter(|found| found.name == attribute).map(|found| found.value.as_str());
-    if effect == Effect::Allow && SINGLE_VALUED.contains(&attribute) {
+    if effect == Effect::Allow && names_one_subject(attribute) {
         only(values).is_some_and(|found| value.matches(found))
     } else {
         values.any(|found| value.matches(found))

@@ -66,6 +66,9 @@ pub(super) struct Exchange {
     telemetry: Telemetry,
 }
 
+/// By how much the framework's clock for an answer stays behind the one for the client's body.
+const CLOCK_DISTANCE: Duration = Duration::from_secs(2);
+
 /// Addresses that are tried for one request.
 const MAX_CONNECT_ATTEMPTS: usize = 3;
 
@@ -159,12 +162,21 @@ impl Exchange {
     }
 
     /// Picks an address and notes it.
-    pub(super) fn next_address(&mut self) -> pingora::Result<Box<HttpPeer>> {
+    ///
+    /// The framework's clock for an answer runs while the body is still coming. It must not run out before the client's
+    /// own, or a client that pauses would look like a silent registry.
+    pub(super) fn next_address(&mut self, has_body: bool) -> pingora::Result<Box<HttpPeer>> {
+        let body_idle = self.snapshot.settings.limits.body_idle_timeout;
         let upstream = self.upstream.as_ref().ok_or_else(|| super::internal("no upstream was chosen"))?;
         match upstream.pick() {
             Ok(address) => {
                 self.record.upstream = Some(address.label().clone());
-                Ok(Box::new(address.peer().clone()))
+                let mut peer = Box::new(address.peer().clone());
+                if has_body {
+                    let least = body_idle.saturating_add(CLOCK_DISTANCE);
+                    peer.options.read_timeout = peer.options.read_timeout.map(|limit| limit.max(least));
+                }
+                Ok(peer)
             }
             Err(fault) => {
                 upstream.metrics().fault(fault);

@@ -91,12 +91,12 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Context) -> pingora::Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> pingora::Result<Box<HttpPeer>> {
         let exchange = ctx.exchange()?;
         if !exchange.is_permitted() {
             return Err(internal("no permit"));
         }
-        exchange.next_address()
+        exchange.next_address(!session.is_body_empty())
     }
 
     async fn connected_to_upstream(

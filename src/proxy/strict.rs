@@ -53,7 +53,9 @@ pub(super) fn read(session: &Session, exchange: &mut Exchange) -> Result<Head, R
     if route.kind() == RouteKind::Manifest {
         check_manifest_size(&request.headers, limits.manifest)?;
     }
-    if !route.takes_body() && announces_body(&request.headers) {
+    // HTTP/2 announces a body by not ending the stream with the head (RFC 9113 §8.1).
+    let unannounced = session.as_http2().is_some_and(|stream| !stream.is_body_empty());
+    if !route.takes_body() && (unannounced || announces_body(&request.headers)) {
         return Err(Refusal::malformed("this request takes no body"));
     }
     check_expectation(&request.headers)?;

@@ -10,6 +10,7 @@ mod label;
 pub mod log;
 mod metrics;
 mod outcome;
+mod queue;
 mod record;
 
 use std::sync::Arc;

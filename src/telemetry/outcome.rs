@@ -284,8 +284,6 @@ labels! {
     pub enum ReloadResult {
         /// A new generation is in force.
         Published = "published",
-        /// The files say what is in force already.
-        Unchanged = "unchanged",
         /// A file is at fault; the last good generation stays in force.
         Failed = "failed",
     }

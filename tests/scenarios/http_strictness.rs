@@ -6,6 +6,7 @@ use crate::support::upstream::Upstream;
 use std::time::Duration;
 
 const UPLOAD: &str = "PATCH /v2/a/blobs/uploads/1?_state=x HTTP/1.1";
+const TARGET: &str = "/v2/a/blobs/uploads/1?_state=x";
 const PULL: &str = "GET /v2/a/manifests/v1 HTTP/1.1";
 
 /// Sends raw bytes on a fresh connection; the status, or 0 when the gateway closes without an answer.
@@ -157,6 +158,76 @@ fn a_port_or_case_in_the_host_is_no_other_host() {
         assert_eq!(status(&gateway, bytes.as_bytes()), 200, "{host}");
     }
     assert_eq!(upstream.take().len(), 3);
+}
+
+#[test]
+fn there_is_one_expectation_and_it_is_100_continue() {
+    let (upstream, gateway) = open_gateway();
+    for expectations in [
+        "Expect: 100-continue\r\nExpect: foo",
+        "Expect: foo\r\nExpect: 100-continue",
+        "Expect: 100-continue\r\nExpect: 100-continue",
+        "Expect: 100-continue, foo",
+        "Expect: 200-ok",
+        "Expect:",
+    ] {
+        let head = format!("{UPLOAD}\r\nHost: gw.test\r\n{expectations}\r\nContent-Length: 5\r\n\r\n");
+        let mut client = gateway.h1();
+        client.send(head.as_bytes()).expect("the connection is open");
+        let first = client.any_head().map(|reply| reply.status);
+        assert!(matches!(first, Ok(400 | 417)), "{expectations:?} answered {first:?}");
+        upstream.assert_untouched(expectations);
+    }
+    let mut client = gateway.h2();
+    for second in ["foo", "100-continue"] {
+        let reply = client.request("PATCH", TARGET, &[("expect", "100-continue"), ("expect", second)], b"hello");
+        assert!(matches!(reply.as_ref().map(|r| r.status), Ok(400 | 417) | Err(_)), "HTTP/2 {second}: {reply:?}");
+        upstream.assert_untouched(second);
+    }
+}
+
+#[test]
+fn requests_that_have_no_body_bring_none() {
+    let (upstream, gateway) = open_gateway();
+    let blob = format!("/v2/a/blobs/{}", crate::DIGEST);
+    let requests = [
+        ("GET", "/v2/"),
+        ("GET", "/v2/a/manifests/v1"),
+        ("HEAD", "/v2/a/manifests/v1"),
+        ("DELETE", "/v2/a/manifests/v1"),
+        ("GET", blob.as_str()),
+        ("HEAD", blob.as_str()),
+        ("GET", "/v2/a/tags/list"),
+        ("GET", "/v2/_catalog"),
+        ("GET", TARGET),
+        ("DELETE", TARGET),
+    ];
+    for (method, target) in requests {
+        for body in ["Content-Length: 5\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"] {
+            let what = format!("{method} {target} {body:?}");
+            let mut client = gateway.h1();
+            let smuggled = "GET /v2/smuggled/manifests/v1 HTTP/1.1\r\nHost: gw.test\r\n\r\n";
+            let bytes = format!("{method} {target} HTTP/1.1\r\nHost: gw.test\r\n{body}{smuggled}");
+            client.send(bytes.as_bytes()).expect("the connection is open");
+            let reply = client.answer_to(method).expect("an answer");
+            assert_eq!(reply.status, 400, "{what}");
+            // What follows may be answered as the request it is, but no part of the body may.
+            let seen = upstream.take();
+            assert!(seen.iter().all(|request| request.target == "/v2/smuggled/manifests/v1"), "{what}: {seen:#?}");
+        }
+        let mut client = gateway.h2();
+        for length in [Some("5"), None] {
+            let headers: Vec<_> = length.map(|length| ("content-length", length)).into_iter().collect();
+            let reply = client.request(method, target, &headers, b"hello");
+            let status = reply.as_ref().map(|reply| reply.status);
+            assert!(matches!(status, Ok(400) | Err(_)), "HTTP/2 {method} {target} length {length:?}: {reply:?}");
+            upstream.assert_untouched(&format!("HTTP/2 {method} {target} with a body, length {length:?}"));
+        }
+        let mut client = gateway.h1();
+        let reply = client.request(method, target, &[("Content-Length", "0")], b"").expect("an answer");
+        assert_eq!(reply.status, 200, "{method} {target}: a length of 0 is no body");
+        assert_eq!(upstream.take().len(), 1, "{method} {target}");
+    }
 }
 
 #[test]

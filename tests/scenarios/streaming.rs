@@ -280,6 +280,56 @@ fn a_client_that_stalls_in_its_body_is_cut_off() {
 }
 
 #[test]
+fn a_client_that_stalls_is_not_booked_as_a_silent_registry() {
+    let upstream = Upstream::start();
+    let gateway = gateway()
+        .upstream(upstream.url())
+        .with_upstream(|u| u["timeouts"] = serde_json::json!({ "first_byte": "1s" }))
+        .configure(|c| c["limits"]["body_idle_timeout"] = "1500ms".into())
+        .start();
+    let mut h1 = gateway.h1();
+    h1.send_request("PATCH", UPLOAD, &[("Content-Length", "1000")], b"some").expect("sent");
+    let mut h2 = gateway.h2();
+    let mut stalled = h2.open("PATCH", UPLOAD, &[], false).expect("a stream");
+    stalled.send(vec![1_u8; 10].into(), false).expect("sent");
+    // An answer may be anything that doesn't make a client try the same again.
+    let one = h1.answer().map(|reply| reply.status);
+    assert!(!matches!(one, Ok(200..400 | 500..)), "HTTP/1.1: {one:?}");
+    let two = stalled.reply().map(|reply| reply.status);
+    assert!(!matches!(two, Ok(200..400 | 500..)), "HTTP/2: {two:?}");
+    for version in ["HTTP/1.1", "HTTP/2"] {
+        let record = gateway.wait_for_record(|r| r["http_version"] == version && r["route"] == "upload");
+        assert_eq!(record["outcome"], "client_timeout", "{record}");
+    }
+    let faults = gateway.metric("portcullis_upstream_errors_total", &[]).unwrap_or(0.0);
+    assert!(faults < 0.5, "the upstream did nothing wrong: {}", gateway.metrics());
+}
+
+#[test]
+fn the_wait_for_an_answer_starts_when_the_body_has_been_sent() {
+    let upstream = Upstream::start();
+    let gateway = gateway()
+        .upstream(upstream.url())
+        .with_upstream(|u| u["timeouts"] = serde_json::json!({ "first_byte": "1s" }))
+        .start();
+    let mut h1 = gateway.h1();
+    h1.send_request("PATCH", UPLOAD, &[("Content-Length", "8")], b"some").expect("sent");
+    let mut h2 = gateway.h2();
+    let mut paused = h2.open("PATCH", UPLOAD, &[], false).expect("a stream");
+    paused.send(b"some".to_vec().into(), false).expect("sent");
+    std::thread::sleep(Duration::from_millis(1800));
+    h1.send(b"more").expect("the connection is open");
+    paused.send(b"more".to_vec().into(), true).expect("the stream is open");
+    assert_eq!(h1.answer().expect("an answer").status, 200);
+    assert_eq!(paused.reply().expect("an answer").status, 200);
+    for version in ["HTTP/1.1", "HTTP/2"] {
+        let record = gateway.wait_for_record(|r| r["http_version"] == version && r["route"] == "upload");
+        let waited = record["upstream_ms"].as_f64();
+        assert!(waited.is_some_and(|ms| ms < 1000.0), "the client's pause is not the upstream's time: {record}");
+    }
+}
+
+#[test]
 fn an_upload_that_the_client_breaks_off_is_not_whole() {
     let (upstream, gateway) = open_gateway();
     let mut h1 = gateway.h1();

@@ -119,7 +119,8 @@ pub struct UpstreamTimeouts {
     pub connect: HumanDuration,
 
     /// From the end of a request to the first byte of its response, and longest silence within the response. A registry
-    /// may take long to commit a large layer.
+    /// may take long to commit a large layer. After an upload it is at least 2s longer than `limits.body_idle_timeout`, so
+    /// that a client that pauses is not taken for a silent registry.
     pub first_byte: HumanDuration,
 
     /// Without a byte of a body in either direction; within a response `first_byte` ends it earlier if it is shorter.

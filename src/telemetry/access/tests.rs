@@ -1,3 +1,8 @@
+use std::io::Write;
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::Instant;
+
 use super::*;
 use crate::telemetry::record::samples;
 

@@ -38,14 +38,29 @@ pub struct Metrics {
     requests: RequestFamilies,
     upstreams: UpstreamFamilies,
     generation: GenerationFamilies,
-    access_drops: AccessDrops,
+    access_drops: Drops,
+    log_drops: Drops,
 }
 
-/// Counters of access records that were not written.
+/// Counters of what was meant for a log and was not written.
 #[derive(Clone, Debug)]
-pub(super) struct AccessDrops {
+pub(super) struct Drops {
     pub(super) queue_full: IntCounter,
     pub(super) write_failed: IntCounter,
+}
+
+impl Drops {
+    fn new(families: &Families<'_>, name: &str, help: &str) -> prometheus::Result<Self> {
+        let dropped = families.counters(name, help, &["cause"])?;
+        Ok(Self {
+            queue_full: dropped.with_label_values(&["queue_full"]),
+            write_failed: dropped.with_label_values(&["write_failed"]),
+        })
+    }
+
+    pub(super) fn total(&self) -> u64 {
+        self.queue_full.get() + self.write_failed.get()
+    }
 }
 
 impl Metrics {
@@ -61,20 +76,23 @@ impl Metrics {
             .gauges("build_info", "The build that runs; always 1.", &["version", "backend"])?
             .with_label_values(&[version, backend])
             .set(1);
-        let dropped = families.counters(
+        let access_drops = Drops::new(
+            &families,
             "access_records_dropped_total",
             "Access records that were not written, because the queue was full or the file could not be written.",
-            &["cause"],
+        )?;
+        let log_drops = Drops::new(
+            &families,
+            "log_messages_dropped_total",
+            "Messages of the gateway's own log that were not written, because standard error was not read or not open.",
         )?;
         Ok(Self {
             connections: ConnectionFamilies::new(&families)?,
             requests: RequestFamilies::new(&families)?,
             upstreams: UpstreamFamilies::new(&families)?,
             generation: GenerationFamilies::new(&families)?,
-            access_drops: AccessDrops {
-                queue_full: dropped.with_label_values(&["queue_full"]),
-                write_failed: dropped.with_label_values(&["write_failed"]),
-            },
+            access_drops,
+            log_drops,
             registry,
             publication: Mutex::new(()),
         })
@@ -149,8 +167,12 @@ impl Metrics {
         Ok(text)
     }
 
-    pub(super) fn access_drops(&self) -> AccessDrops {
+    pub(super) fn access_drops(&self) -> Drops {
         self.access_drops.clone()
+    }
+
+    pub(super) fn log_drops(&self) -> Drops {
+        self.log_drops.clone()
     }
 
     fn publication(&self) -> MutexGuard<'_, ()> {

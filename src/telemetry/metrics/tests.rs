@@ -148,7 +148,7 @@ fn a_failed_reload_shows_until_one_succeeds() {
     metrics.reload(ReloadResult::Failed, UNIX_EPOCH + Duration::from_secs(5));
     assert_eq!(value(&metrics, "portcullis_reload_failed"), Some(1.0));
     assert_eq!(value(&metrics, "portcullis_last_reload_timestamp_seconds"), Some(0.0));
-    metrics.reload(ReloadResult::Unchanged, UNIX_EPOCH + Duration::from_secs(9));
+    metrics.reload(ReloadResult::Published, UNIX_EPOCH + Duration::from_secs(9));
     assert_eq!(value(&metrics, "portcullis_reload_failed"), Some(0.0));
     assert_eq!(value(&metrics, "portcullis_last_reload_timestamp_seconds"), Some(9.0));
 }
