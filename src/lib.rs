@@ -10,7 +10,7 @@
 //! Each request meets [`proxy`]. It loads the [`snapshot`] in force once, asks again whether the client may still be
 //! here, reads the head strictly, and gives method, path and query to [`oci`], which answers with a route and the
 //! accesses it implies. [`policy`] decides over identity and accesses; only its permit opens the way to an [`upstream`].
-//! The request that goes there is built anew from the route. How it ended is recorded once, in [`telemetry`], as metrics
+//! The request that goes there is built anew from the route; sessions of uploads belong to their client ([`uploads`]). How it ended is recorded once, in [`telemetry`], as metrics
 //! and as a line of the access log.
 //!
 //! Beside that runs the control plane in [`server`]: [`config`] reads and resolves files, [`snapshot`] builds the next
@@ -30,4 +30,5 @@ pub mod server;
 pub mod snapshot;
 pub mod telemetry;
 pub mod tls;
+pub mod uploads;
 pub mod upstream;

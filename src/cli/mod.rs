@@ -2,13 +2,18 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "commands answer on the terminal")]
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
 use clap::{Parser, Subcommand};
 
 mod check;
+mod completions;
 mod dev;
+mod man;
+mod policy;
+mod schema;
 mod serve;
 
 /// Exit codes of every command.
@@ -16,7 +21,11 @@ mod exit {
     /// The files are at fault.
     pub(super) const CONFIGURATION: u8 = 1;
     /// The command line is at fault (clap's own code).
+    pub(super) const USAGE: u8 = 2;
+    /// The host is at fault.
     pub(super) const HOST: u8 = 3;
+    /// The answer to what was asked is no.
+    pub(super) const REFUSED: u8 = 4;
 }
 
 /// An mTLS edge gateway for container registries.
@@ -32,7 +41,8 @@ Exit codes:
   0  done; for `check`: the files can be used
   1  the files are at fault; every finding names file, line and key
   2  the command line is at fault
-  3  the host is at fault: an address in use, a log that can't be written";
+  3  the host is at fault: an address in use, a log that can't be written
+  4  the answer is no: `policy explain` found a refusal, `policy test` something unexpected";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -42,6 +52,14 @@ enum Command {
     Check(check::Options),
     /// Start a registry, a development PKI and the gateway on this machine, to try it
     Dev(dev::Options),
+    /// Ask a policy without a gateway
+    Policy(policy::Options),
+    /// Print the JSON Schema of a kind of file, for editors
+    Schema(schema::Options),
+    /// Print completions for a shell
+    Completions(completions::Options),
+    /// Write man pages
+    Man(man::Options),
 }
 
 fn version() -> &'static str {
@@ -55,7 +73,11 @@ pub fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(options) => serve::run(&options.config),
         Command::Check(options) => check::run(&options),
-        Command::Dev(options) => match dev::run(&options, &mut std::io::stdout(), serve::run) {
+        Command::Policy(options) => policy::run(&options),
+        Command::Schema(options) => schema::run(&options),
+        Command::Completions(options) => completions::run(&options),
+        Command::Man(options) => man::run(&options),
+        Command::Dev(options) => match dev::run(&options, &mut io::stdout(), serve::run) {
             Ok(code) => code,
             Err(e) => {
                 eprintln!("{e}");
@@ -63,4 +85,10 @@ pub fn main() -> ExitCode {
             }
         },
     }
+}
+
+/// Prints a command's result. Who has closed the pipe doesn't want the rest.
+fn emit(text: &str) {
+    let mut out = io::stdout().lock();
+    _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }

@@ -18,7 +18,7 @@ use super::yaml::{self, Document};
 /// The largest configuration or policy that is read: a policy with 10,000 rules takes about 2 MiB.
 pub const MAX_YAML: ByteSize = ByteSize::from_mib(4);
 
-/// More than any password; what is larger is some other file.
+/// More than any password or key; what is larger is some other file.
 const MAX_SECRET: ByteSize = ByteSize::from_kib(4);
 
 /// Reads and resolves the configuration.
@@ -27,9 +27,18 @@ const MAX_SECRET: ByteSize = ByteSize::from_kib(4);
 /// Everything that is wrong with the file, and the warnings about it. Warnings alone are no error; they come with the
 /// document.
 pub fn load(path: &Path) -> Result<Document<Settings>, Diagnostics> {
+    let bytes = read_bounded(path, MAX_YAML).map_err(|error| about_file(path, error.to_string()))?;
+    parse(path, &bytes)
+}
+
+/// Resolves a configuration that was read already: `bytes`, the content of the file at `path`.
+///
+/// # Errors
+/// As [`load`]. The passwords that the configuration names are files of their own and are read here.
+pub fn parse(path: &Path, bytes: &[u8]) -> Result<Document<Settings>, Diagnostics> {
     let file = std::path::absolute(path).map_err(|error| about_file(path, error.to_string()))?;
     let mut warnings = Vec::new();
-    let mut document = read_yaml_with(path, |config: Config| {
+    let mut document = yaml::parse(path, bytes, |config: Config| {
         let resolved = resolve(&config, &file, &read_secret);
         warnings = resolved.warnings;
         resolved.settings.ok_or(resolved.errors)
@@ -177,16 +186,17 @@ pub(super) struct SecretFile {
 /// Reads a secret: the file's text without its last line ending.
 fn read_secret(path: &Path) -> Result<SecretFile, String> {
     let bytes = read_bounded(path, MAX_SECRET).map_err(|error| error.to_string())?;
-    let text = String::from_utf8(bytes).map_err(|_| "this is not text; it should hold a password".to_owned())?;
-    let password = text.strip_suffix('\n').unwrap_or(&text);
-    let password = password.strip_suffix('\r').unwrap_or(password);
-    if password.is_empty() {
-        return Err("this file is empty; write the password into it".to_owned());
+    let text =
+        String::from_utf8(bytes).map_err(|_| "this is not text; it should hold a secret in one line".to_owned())?;
+    let secret = text.strip_suffix('\n').unwrap_or(&text);
+    let secret = secret.strip_suffix('\r').unwrap_or(secret);
+    if secret.is_empty() {
+        return Err("this file is empty; write the secret into it".to_owned());
     }
-    if password.chars().any(char::is_control) {
-        return Err("the password has control characters or several lines; write nothing else into the file".to_owned());
+    if secret.chars().any(char::is_control) {
+        return Err("the secret has control characters or several lines; write nothing else into the file".to_owned());
     }
-    Ok(SecretFile { secret: Secret::new(password.to_owned()), exposed: readable_by_others(path) })
+    Ok(SecretFile { secret: Secret::new(secret.to_owned()), exposed: readable_by_others(path) })
 }
 
 fn readable_by_others(path: &Path) -> bool {

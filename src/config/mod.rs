@@ -14,20 +14,22 @@ mod model;
 pub mod policy;
 mod reference;
 mod resolve;
+mod schema;
 mod secret;
 mod settings;
 mod units;
 mod yaml;
 
 pub use fault::{Diagnostic, Diagnostics, Fault, Severity};
-pub use load::{FileError, MAX_YAML, list_directory, load, read_bounded, read_yaml, read_yaml_with};
+pub use load::{FileError, MAX_YAML, list_directory, load, parse, read_bounded, read_yaml, read_yaml_with};
 pub use reference::reference;
+pub use schema::FileKind;
 pub use secret::Secret;
 pub use settings::{
     AccessLog, AdminAddress, Authorization, ChainCheck, ConnectionLimits, Credentials, CrlSource, Endpoint, Freshness,
     Headers, HealthCheck, KeyPair, Limits, Listener, ListenerTls, Log, LogFormat, LogLevel, LogTarget, Reload,
-    RequestLimits, Revocation, ServerCertificate, Settings, TlsVersion, Upstream, UpstreamLimits, UpstreamTimeouts,
-    UpstreamTls,
+    RequestLimits, Revocation, ServerCertificate, Settings, TlsVersion, UploadBinding, Upstream, UpstreamLimits,
+    UpstreamTimeouts, UpstreamTls,
 };
 pub use units::{ByteSize, HumanDuration};
-pub use yaml::Document;
+pub use yaml::{Document, parse as parse_yaml};

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub mod cases;
+
 /// Who may do what to which repositories.
 ///
 /// What no rule allows is refused, so an empty policy lets nobody in (except for the version check `/v2/`). A rule that

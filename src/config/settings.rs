@@ -22,6 +22,8 @@ pub struct Settings {
     pub policy: PathBuf,
     /// Revocation lists and how they are judged.
     pub revocation: Revocation,
+    /// How uploads that are under way are tied to their clients.
+    pub uploads: UploadBinding,
     /// Bounds on what a client may take.
     pub limits: Limits,
     /// Headers made for the upstream.
@@ -76,6 +78,9 @@ impl Settings {
             }
         }
         paths.extend(self.revocation.sources.iter().map(CrlSource::path));
+        if let UploadBinding::SharedKey { file, .. } = &self.uploads {
+            paths.push(file);
+        }
         paths
     }
 }
@@ -293,6 +298,22 @@ impl CrlSource {
             Self::File(path) | Self::Directory(path) => path,
         }
     }
+}
+
+/// How uploads that are under way are tied to their clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UploadBinding {
+    /// Not at all.
+    Off,
+    /// By a key that is made at the start and kept.
+    OwnKey,
+    /// By a key that replicas share.
+    SharedKey {
+        /// At least 32 octets.
+        key: Secret<Vec<u8>>,
+        /// Where it was read.
+        file: PathBuf,
+    },
 }
 
 /// Bounds on what a client may take.

@@ -66,6 +66,15 @@ pub(super) fn identity_of(path: &[&[u8]], rules: &LeafRules) -> Result<PeerIdent
     Ok(PeerIdentity::new(leaf.names()?, path))
 }
 
+/// Reads and judges a leaf without its path; see [`PeerIdentity::from_leaf`].
+pub(super) fn identity_of_leaf(leaf: &[u8], rules: &LeafRules) -> Result<PeerIdentity, CertificateFault> {
+    let leaf = Certificate::parse(leaf)?;
+    leaf.check_leaf(rules)?;
+    leaf.check_key(rules)?;
+    leaf.check_signature_algorithm()?;
+    Ok(PeerIdentity::new(leaf.names()?, Vec::new()))
+}
+
 /// A well-formed certificate without duplicate extensions.
 pub(crate) struct Certificate<'a> {
     der: &'a [u8],

@@ -53,7 +53,8 @@ pub struct PeerIdentity {
     pub ips: Vec<IpAddr>,
     /// The kinds of names that are missing above although the certificate holds some.
     pub unusable: Unusable,
-    /// The verified path, leaf first, anchor last. Empty only for identities made by [`PeerIdentity::described`].
+    /// The verified path, leaf first, anchor last. Empty only for identities made by [`PeerIdentity::described`] and
+    /// [`PeerIdentity::from_leaf`].
     pub path: Vec<PathCertificate>,
     /// SHA-256 over the leaf's DER.
     pub fingerprint: [u8; 32],
@@ -105,6 +106,17 @@ impl PeerIdentity {
     /// What RFC 5280 or `rules` forbid and the TLS library doesn't check, see [`CertificateFault`].
     pub fn from_path(path: &[&[u8]], rules: &LeafRules) -> Result<Self, CertificateFault> {
         certificate::identity_of(path, rules)
+    }
+
+    /// Reads a leaf that nobody has verified, to try a policy with.
+    ///
+    /// Its path is empty, so revocation refuses it: it can never stand for a connection.
+    ///
+    /// # Errors
+    ///
+    /// As [`PeerIdentity::from_path`], as far as the leaf alone can tell.
+    pub fn from_leaf(leaf: &[u8], rules: &LeafRules) -> Result<Self, CertificateFault> {
+        certificate::identity_of_leaf(leaf, rules)
     }
 
     /// An identity made from a description instead of a certificate, to try a policy with.

@@ -1,7 +1,7 @@
 //! Distinguished names: reading attributes, comparing, and printing them in one line.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 
 use super::der::{self, DerFault, Reader};
 
@@ -51,6 +51,13 @@ pub struct Attribute {
     pub name: Cow<'static, str>,
     /// The value as text.
     pub value: String,
+}
+
+/// `CN=ci-7`, with whatever could deceive a reader escaped.
+impl fmt::Display for Attribute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.name, escape(&self.value))
+    }
 }
 
 /// The usable attributes of a name, in its order, and the types of which none is usable.
@@ -114,7 +121,7 @@ pub(crate) fn display(name_der: &[u8]) -> String {
 
 /// Attributes in one line, such as `CN=ci-7, O=Example`.
 pub(crate) fn one_line(attributes: &[Attribute]) -> String {
-    let parts: Vec<_> = attributes.iter().map(|a| format!("{}={}", a.name, escape(&a.value))).collect();
+    let parts: Vec<_> = attributes.iter().map(ToString::to_string).collect();
     parts.join(", ")
 }
 

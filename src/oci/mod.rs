@@ -11,6 +11,7 @@
 //! References: OCI Distribution Specification 1.1, and `distribution/reference` for the grammar of names.
 
 mod action;
+mod catalog;
 mod error;
 mod kind;
 mod name;
@@ -21,10 +22,12 @@ mod route;
 mod tests;
 
 pub use action::{Access, Accesses, Action};
+pub use catalog::{MalformedLink, catalog_body, catalog_names, catalog_target, next_cursor};
 pub use error::{ErrorCode, RouteError, body};
 pub use kind::{Method, RouteKind};
 pub use name::{Algorithm, Digest, MediaType, NameError, Reference, RepoName, SessionId, Tag, UploadState};
 pub use parse::route;
+pub use query::BINDING;
 pub use route::{Endpoint, Mount, Page, Route};
 
 pub(crate) use name::is_path_component;

@@ -138,6 +138,7 @@ fn upload(method: Method, name: &str, last: &str, query: &Query<'_>) -> Result<E
         session: SessionId::parse(last)?,
         state: query.state.as_deref().map(UploadState::parse).transpose()?,
         digest: query.digest.as_deref().filter(|_| completes).map(Digest::parse).transpose()?,
+        binding: query.binding.as_deref().map(Into::into),
     })
 }
 

@@ -13,6 +13,10 @@ const MAX_QUERY: usize = 16 * 1024;
 /// Most tags that one manifest push may name. The specification asks registries for 10.
 const MAX_TAGS: usize = 64;
 
+/// The key under which the gateway ties an upload session to the client that opened it (see [`crate::uploads`]). No
+/// registry sees it.
+pub const BINDING: &str = "_bind";
+
 /// The known keys of a query with their decoded, not yet validated values. Empty values count as absent, except `n`.
 ///
 /// Keys are known over all routes: `from` given twice is ambiguous wherever it stands.
@@ -24,6 +28,7 @@ pub(super) struct Query<'q> {
     pub(super) mount: Option<Cow<'q, str>>,
     pub(super) from: Option<Cow<'q, str>>,
     pub(super) state: Option<Cow<'q, str>>,
+    pub(super) binding: Option<Cow<'q, str>>,
     pub(super) artifact_type: Option<Cow<'q, str>>,
     pub(super) digest_algorithm: Option<Cow<'q, str>>,
     pub(super) tags: Vec<Cow<'q, str>>,
@@ -56,6 +61,7 @@ impl<'q> Query<'q> {
             "mount" => &mut self.mount,
             "from" => &mut self.from,
             "_state" => &mut self.state,
+            BINDING => &mut self.binding,
             "artifactType" => &mut self.artifact_type,
             "digest-algorithm" => &mut self.digest_algorithm,
             "tag" if self.tags.len() == MAX_TAGS => {

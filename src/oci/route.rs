@@ -225,6 +225,8 @@ pub enum Endpoint {
         state: Option<UploadState>,
         /// The digest that completes the upload; only on PUT.
         digest: Option<Digest>,
+        /// What the client shows to prove that the session is its own, as it came. It goes no further.
+        binding: Option<Box<str>>,
     },
     /// `<name>/referrers/<digest>`.
     Referrers {
@@ -276,6 +278,7 @@ impl Endpoint {
                 add_some("digest", digest.as_ref().map(Digest::as_str));
                 add_some("digest-algorithm", algorithm.map(Algorithm::as_str));
             }
+            // The binding is between the client and the gateway.
             Self::Upload { state, digest, .. } => {
                 add_some("_state", state.as_ref().map(UploadState::as_str));
                 add_some("digest", digest.as_ref().map(Digest::as_str));

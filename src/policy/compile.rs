@@ -8,7 +8,7 @@ use crate::oci::Action;
 
 use super::decide::{DEFAULT_DENY, PING_RULE};
 use super::glob::Wildcard;
-use super::rule::{Policy, Rule, Subjects};
+use super::rule::{Group, Policy, Rule, Subjects};
 use super::selector::Selector;
 use super::suggest::did_you_mean;
 use super::template::RepositoryPattern;
@@ -32,8 +32,8 @@ pub fn compile(file: &PolicyFile) -> Result<Policy, Vec<Fault>> {
         let path = format!("groups.{name}");
         check_group(name, selectors.is_empty(), &path, &mut faults);
         let selectors = selectors.iter().enumerate();
-        groups
-            .push(selectors.map(|(i, entry)| Selector::compile(entry, &format!("{path}[{i}]"), &mut faults)).collect());
+        let selectors = selectors.map(|(i, entry)| Selector::compile(entry, &format!("{path}[{i}]"), &mut faults));
+        groups.push(Group { name: name.as_str().into(), selectors: selectors.collect() });
         positions.insert(name.as_str(), position);
     }
     let rules = file.rules.iter().enumerate();

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use crate::config::policy::Effect;
 use crate::identity::PeerIdentity;
-use crate::oci::{Access, Action, Tag};
+use crate::oci::{Access, Action, Route, Tag};
 
-use super::rule::{Policy, Rule};
+use super::rule::{Policy, Question, Rule};
 
 /// What a permit for a request without accesses names as its rule.
 pub(super) const PING_RULE: &str = "ping";
@@ -143,6 +143,23 @@ pub enum Need {
 }
 
 impl Policy {
+    /// Decides over a request, and says which request may be sent on.
+    ///
+    /// That is `route` itself, with one exception. A refused mount is no refusal of the push: the client uploads the
+    /// layer instead (OCI distribution spec, "Mounting a blob from another repository"), so the route comes back without
+    /// it, decided anew. The accesses are the route's, whatever `facts` holds.
+    pub fn decide_route(&self, route: Route, facts: &Facts<'_>) -> (Route, Decision) {
+        let decide = |route: &Route| self.decide(&Facts { accesses: route.accesses().as_ref(), ..*facts });
+        match decide(&route) {
+            Decision::Reject(_) if route.has_mount() => {
+                let route = route.without_mount();
+                let decision = decide(&route);
+                (route, decision)
+            }
+            decision => (route, decision),
+        }
+    }
+
     /// Decides whether the client may perform every access that its request implies.
     ///
     /// A request may imply several: a mount pushes to one repository and pulls from another, a manifest may set many
@@ -169,25 +186,26 @@ impl Policy {
     }
 
     /// The rule that allows the access, for its first tag if it has several.
-    fn judge<'p, 'a>(&'p self, identity: &PeerIdentity, access: &Access<'a>) -> Result<&'p Rule, Refused<'p, 'a>> {
-        let Some((first, others)) = access.tags.split_first() else { return self.judge_one(identity, access, None) };
-        let rule = self.judge_one(identity, access, Some(first))?;
+    fn judge<'p, 'a>(
+        &'p self,
+        identity: &'a PeerIdentity,
+        access: &'a Access<'a>,
+    ) -> Result<&'p Rule, Refused<'p, 'a>> {
+        let judge_one = |tag| self.judge_one(&Question { identity, access, tag }).map_err(|rule| Refused { tag, rule });
+        let Some((first, others)) = access.tags.split_first() else { return judge_one(None) };
+        let rule = judge_one(Some(first))?;
         for tag in others {
-            self.judge_one(identity, access, Some(tag))?;
+            judge_one(Some(tag))?;
         }
         Ok(rule)
     }
 
-    fn judge_one<'p, 'a>(
-        &'p self,
-        identity: &PeerIdentity,
-        access: &Access<'a>,
-        tag: Option<&'a Tag>,
-    ) -> Result<&'p Rule, Refused<'p, 'a>> {
-        if let Some(rule) = self.first_match(Effect::Deny, identity, access, tag) {
-            return Err(Refused { tag, rule: Some(rule) });
+    /// The rule that allows. The error is the rule that denies, or none when no rule matches.
+    pub(super) fn judge_one(&self, question: &Question<'_>) -> Result<&Rule, Option<&Rule>> {
+        match self.first_match(Effect::Deny, question) {
+            Some(rule) => Err(Some(rule)),
+            None => self.first_match(Effect::Allow, question).ok_or(None),
         }
-        self.first_match(Effect::Allow, identity, access, tag).ok_or(Refused { tag, rule: None })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Patterns: `*` inside a text, and `**` over segments of one. Both match without allocating and without exponential
 //! backtracking.
 
+use std::fmt;
 use std::str::Split;
 
 /// A text in which `*` stands for any run of characters, also none.
@@ -53,6 +54,16 @@ impl Wildcard {
     }
 }
 
+/// The pattern as it was written, but for stars that stood side by side.
+impl fmt::Display for Wildcard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.prefix)?;
+        let Some(After { middle, suffix }) = &self.after else { return Ok(()) };
+        middle.iter().try_for_each(|piece| write!(f, "*{piece}"))?;
+        write!(f, "*{suffix}")
+    }
+}
+
 /// One position of a pattern over segments.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Segment<T> {
@@ -60,6 +71,29 @@ pub(super) enum Segment<T> {
     Any,
     /// Exactly one segment.
     One(T),
+}
+
+impl<T: fmt::Display> fmt::Display for Segment<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("**"),
+            Self::One(part) => part.fmt(f),
+        }
+    }
+}
+
+/// Writes the segments of a pattern as they were written.
+pub(super) fn write_segments<T: fmt::Display>(
+    f: &mut fmt::Formatter<'_>,
+    segments: &[Segment<T>],
+    separator: char,
+) -> fmt::Result {
+    segments.iter().enumerate().try_for_each(|(i, segment)| {
+        if i > 0 {
+            write!(f, "{separator}")?;
+        }
+        write!(f, "{segment}")
+    })
 }
 
 /// Whether the segments of a text follow the pattern; `one` compares a single segment.
@@ -117,7 +151,9 @@ mod tests {
             ("*ab*ab", "abab", true),
             ("*ab*ab", "ab", false),
         ] {
-            assert_eq!(Wildcard::new(pattern).matches(text), expected, "{pattern} against {text}");
+            let compiled = Wildcard::new(pattern);
+            assert_eq!(compiled.matches(text), expected, "{pattern} against {text}");
+            assert_eq!(compiled.to_string(), pattern.replace("**", "*"));
         }
     }
 

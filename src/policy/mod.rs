@@ -11,14 +11,19 @@
 
 mod compile;
 mod decide;
+mod describe;
+mod explain;
 mod glob;
 mod rule;
 mod selector;
 mod suggest;
+pub mod suite;
 mod template;
 #[cfg(test)]
 mod tests;
 
 pub use compile::compile;
 pub use decide::{Decision, Facts, Need, Permit, Rejection, TlsFacts};
-pub use rule::{Policy, Rule};
+pub use describe::describe;
+pub use explain::{Explanation, Finding, RuleTrace, Step};
+pub use rule::{Aspect, Policy, Rule};

@@ -14,15 +14,15 @@ use super::template::RepositoryPattern;
 /// A policy that was checked as a whole. Immutable; share it behind an `Arc`.
 #[derive(Debug)]
 pub struct Policy {
-    rules: Vec<Rule>,
-    groups: Vec<Box<[Selector]>>,
+    pub(super) rules: Vec<Rule>,
+    pub(super) groups: Vec<Group>,
     allowing: Index,
     denying: Index,
     pub(super) ping: Arc<str>,
 }
 
 impl Policy {
-    pub(super) fn new(rules: Vec<Rule>, groups: Vec<Box<[Selector]>>) -> Self {
+    pub(super) fn new(rules: Vec<Rule>, groups: Vec<Group>) -> Self {
         let allowing = Index::of(&rules, Effect::Allow);
         let denying = Index::of(&rules, Effect::Deny);
         Self { rules, groups, allowing, denying, ping: super::decide::PING_RULE.into() }
@@ -34,33 +34,87 @@ impl Policy {
         self.rules.iter()
     }
 
-    /// The first rule with this effect that matches the access, looking at `tag` where the access has tags.
-    pub(super) fn first_match(
-        &self,
-        effect: Effect,
-        identity: &PeerIdentity,
-        access: &Access<'_>,
-        tag: Option<&Tag>,
-    ) -> Option<&Rule> {
+    /// The first rule with this effect that matches.
+    pub(super) fn first_match(&self, effect: Effect, question: &Question<'_>) -> Option<&Rule> {
         let index = match effect {
             Effect::Allow => &self.allowing,
             Effect::Deny => &self.denying,
         };
         index
-            .candidates(access)
+            .candidates(question.access)
             .filter_map(|position| self.rules.get(position))
-            .find(|rule| rule.covers(access, tag, identity) && self.concerns(rule, identity))
+            .find(|rule| Aspect::ALL.into_iter().all(|aspect| self.holds(rule, aspect, question)))
     }
 
-    fn concerns(&self, rule: &Rule, identity: &PeerIdentity) -> bool {
-        let described = |selector: &Selector| selector.matches(identity, rule.effect);
-        match &rule.subjects {
-            Subjects::Any => true,
-            Subjects::Groups(groups) => groups
-                .iter()
-                .filter_map(|position| self.groups.get(*position))
-                .any(|selectors| selectors.iter().any(described)),
+    /// Whether one aspect of a rule fits; the rule matches when all of them do.
+    pub(super) fn holds(&self, rule: &Rule, aspect: Aspect, question: &Question<'_>) -> bool {
+        let Question { identity, access, tag } = question;
+        match aspect {
+            Aspect::Action => rule.actions.contains(&access.action),
+            Aspect::Tag => rule.covers_tag(access.action, *tag),
+            Aspect::Repository => access.repository.is_none_or(|name| {
+                rule.repositories.iter().any(|pattern| pattern.matches(name, identity, rule.effect))
+            }),
+            Aspect::Client => match &rule.subjects {
+                Subjects::Any => true,
+                Subjects::Groups(groups) => self.groups_of(groups).any(|group| group.holds(identity, rule.effect)),
+            },
         }
+    }
+
+    pub(super) fn groups_of(&self, positions: &[usize]) -> impl Iterator<Item = &Group> {
+        positions.iter().filter_map(|position| self.groups.get(*position))
+    }
+}
+
+/// What a rule is asked: may this client have this access, as far as this one of its tags is concerned?
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Question<'a> {
+    pub(super) identity: &'a PeerIdentity,
+    pub(super) access: &'a Access<'a>,
+    /// None for an access without tags.
+    pub(super) tag: Option<&'a Tag>,
+}
+
+/// What must fit for a rule to match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aspect {
+    /// What is to be done.
+    Action,
+    /// The tag that is written or removed.
+    Tag,
+    /// Where.
+    Repository,
+    /// By whom.
+    Client,
+}
+
+impl Aspect {
+    /// All aspects, the one that is compared most quickly first.
+    pub const ALL: [Self; 4] = [Self::Action, Self::Tag, Self::Repository, Self::Client];
+
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Action => "action",
+            Self::Tag => "tag",
+            Self::Repository => "repository",
+            Self::Client => "client",
+        }
+    }
+}
+
+/// A named set of clients.
+#[derive(Debug)]
+pub(super) struct Group {
+    pub(super) name: Box<str>,
+    pub(super) selectors: Box<[Selector]>,
+}
+
+impl Group {
+    pub(super) fn holds(&self, identity: &PeerIdentity, effect: Effect) -> bool {
+        self.selectors.iter().any(|selector| selector.matches(identity, effect))
     }
 }
 
@@ -95,14 +149,6 @@ impl Rule {
     #[must_use]
     pub fn effect(&self) -> Effect {
         self.effect
-    }
-
-    fn covers(&self, access: &Access<'_>, tag: Option<&Tag>, identity: &PeerIdentity) -> bool {
-        let repository = || match access.repository {
-            Some(name) => self.repositories.iter().any(|pattern| pattern.matches(name, identity, self.effect)),
-            None => true,
-        };
-        self.actions.contains(&access.action) && self.covers_tag(access.action, tag) && repository()
     }
 
     fn covers_tag(&self, action: Action, tag: Option<&Tag>) -> bool {

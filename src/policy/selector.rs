@@ -1,6 +1,7 @@
 //! Descriptions of clients, compiled: what a policy file's group entry says about a certificate.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -9,7 +10,7 @@ use crate::config::Fault;
 use crate::config::policy::{Effect, SelectorFile};
 use crate::identity::{Attribute, PeerIdentity, SpiffeId, Unusable, names_one_subject};
 
-use super::glob::{Segment, Wildcard, match_segments};
+use super::glob::{Segment, Wildcard, match_segments, write_segments};
 use super::suggest::did_you_mean;
 
 /// Subject and issuer attributes that a policy can name, as identities spell them.
@@ -20,8 +21,9 @@ pub(super) const ATTRIBUTES: [&str; 10] =
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Selector(Box<[Condition]>);
 
+/// One property of a client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Condition {
+pub(super) enum Condition {
     Subject { attribute: &'static str, value: Wildcard },
     Issuer { attribute: &'static str, value: Wildcard },
     Dns(DomainPattern),
@@ -75,6 +77,11 @@ impl Selector {
     pub(super) fn matches(&self, identity: &PeerIdentity, effect: Effect) -> bool {
         self.0.iter().all(|condition| condition.holds(identity, effect))
     }
+
+    /// The conditions that keep an identity from being described.
+    pub(super) fn failing(&self, identity: &PeerIdentity, effect: Effect) -> impl Iterator<Item = &Condition> {
+        self.0.iter().filter(move |condition| !condition.holds(identity, effect))
+    }
 }
 
 impl Condition {
@@ -112,6 +119,32 @@ impl Condition {
     }
 }
 
+/// As a policy has it, on one line.
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hex = |hash: &[u8; 32]| data_encoding::HEXLOWER.encode(hash);
+        match self {
+            Self::Subject { attribute, value } => write!(f, "subject {attribute}={value}"),
+            Self::Issuer { attribute, value } => write!(f, "issuer {attribute}={value}"),
+            Self::Dns(DomainPattern(labels)) => {
+                f.write_str("dns ")?;
+                write_segments(f, labels, '.')
+            }
+            Self::Uri(UriPattern { segments, .. }) => {
+                f.write_str("uri ")?;
+                write_segments(f, segments, '/')
+            }
+            Self::Email { local, domain: DomainPattern(labels) } => {
+                write!(f, "email {local}@")?;
+                write_segments(f, labels, '.')
+            }
+            Self::Ip(network) => write!(f, "ip {network}"),
+            Self::Fingerprint(hash) => write!(f, "fingerprint sha256:{}", hex(hash)),
+            Self::Spki(hash) => write!(f, "spki sha256:{}", hex(hash)),
+        }
+    }
+}
+
 fn attribute_matches(name: &[Attribute], attribute: &str, value: &Wildcard, effect: Effect) -> bool {
     let mut values = name.iter().filter(|found| found.name == attribute).map(|found| found.value.as_str());
     if effect == Effect::Allow && names_one_subject(attribute) {
@@ -129,7 +162,7 @@ pub(super) fn only<'v, T: AsRef<str> + ?Sized + 'v>(values: impl IntoIterator<It
 
 /// Domain names in which `*` stands for one label or a part of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct DomainPattern(Box<[Segment<Wildcard>]>);
+pub(super) struct DomainPattern(Box<[Segment<Wildcard>]>);
 
 impl DomainPattern {
     fn parse(text: &str) -> Result<Self, String> {
@@ -155,7 +188,7 @@ impl DomainPattern {
 
 /// URIs with `*` for one path segment or a part of it and `**` for any number of segments.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct UriPattern {
+pub(super) struct UriPattern {
     spiffe: bool,
     wild: bool,
     segments: Box<[Segment<Wildcard>]>,
@@ -234,7 +267,7 @@ fn parse_network(text: &str) -> Result<IpNet, String> {
 
 /// Reads `sha256:` and 64 hexadecimal digits, with or without colons between the bytes, as openssl and browsers print
 /// them.
-fn parse_sha256(text: &str) -> Result<[u8; 32], String> {
+pub(super) fn parse_sha256(text: &str) -> Result<[u8; 32], String> {
     let wrong = || format!("\"{text}\" is no SHA-256 hash: sha256: and 64 hexadecimal digits, with or without colons");
     let digits: Vec<u32> = text
         .strip_prefix("sha256:")

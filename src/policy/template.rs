@@ -1,10 +1,12 @@
 //! Repository patterns, with placeholders for values of the client's certificate.
 
+use std::fmt;
+
 use crate::config::policy::Effect;
 use crate::identity::PeerIdentity;
 use crate::oci::{RepoName, is_path_component};
 
-use super::glob::{Segment, Wildcard, match_segments};
+use super::glob::{Segment, Wildcard, match_segments, write_segments};
 use super::selector::{ATTRIBUTES, has_one_reading, only};
 use super::suggest::did_you_mean;
 
@@ -68,6 +70,34 @@ impl RepositoryPattern {
     }
 }
 
+impl RepositoryPattern {
+    /// The placeholders of the pattern, each with its value for this identity if there is a usable one.
+    pub(super) fn values<'i>(
+        &self,
+        identity: &'i PeerIdentity,
+    ) -> impl Iterator<Item = (Placeholder, Option<&'i str>)> + use<'_, 'i> {
+        self.segments.iter().filter_map(|segment| match segment {
+            Segment::One(Part::Value { placeholder, .. }) => Some((*placeholder, placeholder.value(identity))),
+            _ => None,
+        })
+    }
+}
+
+impl fmt::Display for RepositoryPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_segments(f, &self.segments, '/')
+    }
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => text.fmt(f),
+            Self::Value { prefix, placeholder, suffix } => write!(f, "{prefix}{placeholder}{suffix}"),
+        }
+    }
+}
+
 fn parse_segment(text: &str) -> Result<Segment<Part>, String> {
     if text == "**" {
         return Ok(Segment::Any);
@@ -121,7 +151,7 @@ fn shortest_segment(segment: &Segment<Part>) -> usize {
 
 /// A value of the client's certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Placeholder {
+pub(super) enum Placeholder {
     Subject(&'static str),
     Dns,
     DnsLabel(usize),
@@ -195,6 +225,21 @@ impl Placeholder {
             Self::EmailDomain => only(&identity.emails)?.rsplit_once('@')?.1,
         };
         is_path_component(value).then_some(value)
+    }
+}
+
+/// As it is written in a policy.
+impl fmt::Display for Placeholder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Subject(attribute) => write!(f, "${{subject.{}}}", attribute.to_ascii_lowercase()),
+            Self::Dns => f.write_str("${san.dns}"),
+            Self::DnsLabel(index) => write!(f, "${{san.dns.label[{index}]}}"),
+            Self::UriHost => f.write_str("${san.uri.host}"),
+            Self::UriPath(index) => write!(f, "${{san.uri.path[{index}]}}"),
+            Self::EmailLocal => f.write_str("${san.email.local}"),
+            Self::EmailDomain => f.write_str("${san.email.domain}"),
+        }
     }
 }
 

@@ -10,6 +10,8 @@ use super::*;
 
 mod faults;
 mod matching;
+mod reference;
+mod suite;
 mod unusable;
 
 const SHA: &str = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";

@@ -150,6 +150,7 @@ impl Exchange {
     pub(super) fn deny(&mut self, rule: Option<Arc<str>>) {
         self.record.decision = Some(Verdict::Deny);
         self.record.rule = rule;
+        self.permit = None;
     }
 
     pub(super) fn is_permitted(&self) -> bool {

@@ -6,7 +6,7 @@ use super::context::Exchange;
 use super::refusal::Refusal;
 use super::strict::Head;
 use super::unix_seconds;
-use crate::oci::Route;
+use crate::oci::{Access, Action, RepoName, Route};
 use crate::policy::{Decision, Facts, TlsFacts};
 use crate::telemetry::UpstreamFault;
 
@@ -36,19 +36,12 @@ pub(super) fn authorize(exchange: &mut Exchange, head: Head) -> Result<(), Refus
     }
     choose_upstream(exchange, &route, &host_name)?;
     let route = drop_foreign_mount(exchange, route, &host_name);
-    match decide(exchange, &route) {
-        Decision::Permit(permit) => exchange.permit(permit),
-        // A refused mount is no refusal of the push: the client uploads the layer instead (OCI distribution spec,
-        // "Mounting a blob from another repository").
-        Decision::Reject(_) if route.has_mount() => {
-            let route = route.without_mount();
-            let decision = decide(exchange, &route);
-            exchange.set_route(route);
-            accept(exchange, decision)?;
-        }
-        decision => accept(exchange, decision)?,
+    let mounts = route.has_mount();
+    let (route, decision) = decide(exchange, route);
+    if mounts {
+        exchange.set_route(route);
     }
-    Ok(())
+    accept(exchange, decision)
 }
 
 /// Whether the connection stands for this host (RFC 9110 §7.4). The name of the handshake is binding; a client that gave
@@ -100,16 +93,31 @@ fn accept(exchange: &mut Exchange, decision: Decision) -> Result<(), Refusal> {
     }
 }
 
-fn decide(exchange: &Exchange, route: &Route) -> Decision {
-    let accesses = route.accesses();
-    exchange.snapshot.policy.decide(&Facts {
+/// The decision, and the route that may go on: without a mount that was refused.
+fn decide(exchange: &Exchange, route: Route) -> (Route, Decision) {
+    // The accesses of the route take the place of these.
+    exchange.snapshot.policy.decide_route(route, &facts(exchange, &[]))
+}
+
+/// Whether the client would get at `repository` of the upstream of this request if it asked to pull from it.
+pub(super) fn may_pull(exchange: &Exchange, repository: &RepoName) -> bool {
+    let upstream = exchange.upstream.as_ref().map(|upstream| upstream.name());
+    // A pull of a name that another upstream claims would go there.
+    let chosen = exchange.snapshot.upstreams.choose(upstream.unwrap_or_default(), None, Some(repository));
+    let pull = [Access { action: Action::Pull, repository: Some(repository), tags: &[] }];
+    let permitted = matches!(exchange.snapshot.policy.decide(&facts(exchange, &pull)), Decision::Permit(_));
+    permitted && chosen.map(|chosen| chosen.name()) == upstream
+}
+
+fn facts<'a>(exchange: &'a Exchange, accesses: &'a [Access<'a>]) -> Facts<'a> {
+    Facts {
         identity: &exchange.connection.identity,
-        accesses: accesses.as_ref(),
+        accesses,
         now: unix_seconds(exchange.time()),
         client: exchange.connection.record.client.ip(),
         tls: TlsFacts::new(exchange.connection.record.tls_version.as_str()),
         tag_exists: None,
-    })
+    }
 }
 
 fn choose_upstream(exchange: &mut Exchange, route: &Route, host_name: &str) -> Result<(), Refusal> {

@@ -8,7 +8,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::context::Exchange;
-use super::location;
+use super::{location, uploads};
 use crate::config::Authorization;
 
 /// Request fields that reach the registry as the client sent them. `Content-Length` and `Transfer-Encoding` were checked
@@ -55,6 +55,23 @@ pub(super) fn upstream_request(client: &RequestHeader, exchange: &mut Exchange) 
         // An interim answer can't be passed on over HTTP/2 here, so none is asked for.
         request.remove_header(&header::EXPECT);
     }
+    authorization(client, &mut request, exchange)?;
+    forwarding(&mut request, exchange)?;
+    tracing(client, &mut request, exchange)?;
+    client_certificate(&mut request, exchange)?;
+    Ok(request)
+}
+
+/// The head of a request of the gateway's own, made for this client: with what tells the registry who asks, and nothing
+/// that asks for another form of the answer.
+pub(super) fn own_request(
+    target: &str,
+    client: &RequestHeader,
+    exchange: &mut Exchange,
+) -> pingora::Result<RequestHeader> {
+    let mut request = RequestHeader::build("GET", target.as_bytes(), Some(12))?;
+    request.set_version(http::Version::HTTP_11);
+    request.insert_header(header::ACCEPT, "application/json")?;
     authorization(client, &mut request, exchange)?;
     forwarding(&mut request, exchange)?;
     tracing(client, &mut request, exchange)?;
@@ -167,9 +184,11 @@ pub(super) fn client_response(response: &mut ResponseHeader, exchange: &Exchange
         response.remove_header(hop);
     }
     let location = response.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
-    if let Some(relative) = location.and_then(|location| location::make_relative(location, &ours(exchange))) {
+    let relative = location.and_then(|location| location::make_relative(location, &ours(exchange)));
+    let bound = relative.as_deref().or(location).and_then(|location| uploads::bind(location, exchange));
+    if let Some(changed) = bound.or(relative) {
         let value =
-            HeaderValue::from_str(&relative).map_err(|_| super::internal("a Location that is no header value"))?;
+            HeaderValue::from_str(&changed).map_err(|_| super::internal("a Location that is no header value"))?;
         response.insert_header(header::LOCATION, value)?;
     }
     Ok(())

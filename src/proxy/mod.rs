@@ -4,6 +4,7 @@
 //! What goes upstream is built anew from the route. Without a [`Permit`](crate::policy::Permit) in the context there is
 //! no upstream: `upstream_peer` refuses.
 
+mod catalog;
 mod context;
 mod decide;
 mod headers;
@@ -11,6 +12,7 @@ mod location;
 mod refusal;
 mod respond;
 mod strict;
+mod uploads;
 
 use std::time::{Instant, SystemTime};
 
@@ -49,6 +51,7 @@ impl Gateway {
         decide::check_connection(exchange)?;
         let head = strict::read(session, exchange)?;
         decide::authorize(exchange, head)?;
+        uploads::check(exchange)?;
         decide::enter_upstream(exchange).await
     }
 }
@@ -82,8 +85,16 @@ impl ProxyHttp for Gateway {
         let mut exchange = Exchange::begin(session.req_header(), connection, snapshot, self.telemetry.clone());
         let outcome = self.admit(session, &mut exchange).await;
         let exchange = ctx.enter(exchange);
+        let outcome = match outcome {
+            Ok(()) => catalog::collect(session.req_header(), exchange).await,
+            Err(refusal) => Err(refusal),
+        };
         match outcome {
-            Ok(()) => Ok(false),
+            Ok(None) => Ok(false),
+            Ok(Some(names)) => {
+                respond::names(session, exchange, &names).await?;
+                Ok(true)
+            }
             Err(refusal) => {
                 respond::refuse(session, exchange, &refusal).await?;
                 Ok(true)
@@ -110,11 +121,7 @@ impl ProxyHttp for Gateway {
     ) -> pingora::Result<()> {
         let exchange = ctx.exchange()?;
         exchange.connected(reused);
-        let version = digest.and_then(|digest| digest.ssl_digest.as_ref()).map(|tls| tls.version.as_ref());
-        if upstream::is_outdated(version) {
-            return Err(Error::explain(ErrorType::TLSHandshakeFailure, "the upstream speaks a TLS version below 1.2"));
-        }
-        Ok(())
+        upstream::client::check_tls(digest)
     }
 
     async fn upstream_request_filter(

@@ -1,5 +1,9 @@
 //! Why a request is not proxied, in two voices: what the client may know, and how it counts.
 
+use http::HeaderValue;
+use http::header::WWW_AUTHENTICATE;
+use pingora::http::ResponseHeader;
+
 use crate::oci::{ErrorCode, RouteError};
 use crate::policy::Rejection;
 use crate::telemetry::{EndReason, Outcome, UpstreamFault};
@@ -17,13 +21,23 @@ pub(super) struct Refusal {
     pub(super) outcome: Outcome,
     /// The methods the endpoint has, for a 405.
     pub(super) allow: Option<&'static str>,
+    /// The registry's `WWW-Authenticate`, for a 401 that it asked for.
+    pub(super) challenges: Vec<HeaderValue>,
     /// Whether the connection can't be trusted to carry another request.
     pub(super) close: bool,
 }
 
 impl Refusal {
     fn new(code: ErrorCode, outcome: Outcome, message: impl Into<String>) -> Self {
-        Refusal { status: code.status(), code, message: message.into(), outcome, allow: None, close: false }
+        Refusal {
+            status: code.status(),
+            code,
+            message: message.into(),
+            outcome,
+            allow: None,
+            challenges: Vec::new(),
+            close: false,
+        }
     }
 
     /// A head that has more than one reading. The connection closes: what follows on it can't be told apart either.
@@ -54,6 +68,35 @@ impl Refusal {
 
     pub(super) fn denied(rejection: &Rejection, decision_id: &str) -> Self {
         Self::new(ErrorCode::Denied, Outcome::Denied, rejection.message(decision_id))
+    }
+
+    /// An upload session that isn't this client's, or isn't at all.
+    pub(super) fn unknown_upload(decision_id: &str) -> Self {
+        let message = format!("this client has no such upload; start a new one (decision {decision_id})");
+        Self::new(ErrorCode::BlobUploadUnknown, Outcome::Denied, message)
+    }
+
+    /// The registry knows no catalog, as many don't.
+    pub(super) fn no_catalog() -> Self {
+        Self::new(ErrorCode::NameUnknown, Outcome::Unsupported, "the registry has no catalog")
+    }
+
+    /// No name to show among as many as are looked at for one request.
+    pub(super) fn catalog_too_large() -> Self {
+        let message = "the catalog is too large to find what this client may see of it";
+        Self::new(ErrorCode::Unavailable, Outcome::UpstreamUnavailable, message)
+    }
+
+    /// The registry wants credentials of the client.
+    pub(super) fn unauthorized(head: &ResponseHeader) -> Self {
+        let challenges = head.headers.get_all(WWW_AUTHENTICATE).iter().cloned().collect();
+        let message = "the registry asks for credentials";
+        Refusal { challenges, ..Self::new(ErrorCode::Unauthorized, Outcome::Proxied, message) }
+    }
+
+    /// The registry doesn't let the client's credentials in.
+    pub(super) fn denied_upstream() -> Self {
+        Self::new(ErrorCode::Denied, Outcome::Proxied, "the registry refuses the catalog to these credentials")
     }
 
     /// The client has lost its rights since the handshake. The message doesn't say more than the alert would.

@@ -8,6 +8,7 @@ use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource};
 
+use super::catalog::Names;
 use super::context::{Context, Exchange};
 use super::refusal::Refusal;
 use crate::oci::{self, ErrorCode};
@@ -39,6 +40,32 @@ pub(super) async fn refuse(session: &mut Session, exchange: &mut Exchange, refus
     Ok(())
 }
 
+/// Answers with a page of the catalog.
+pub(super) async fn names(session: &mut Session, exchange: &mut Exchange, page: &Names) -> pingora::Result<()> {
+    exchange.refused(200, Outcome::Answered);
+    if !discard_body(session, exchange).await {
+        session.set_keepalive(None);
+    }
+    let body = oci::catalog_body(&page.names);
+    let mut head = head(200, body.len())?;
+    if let Some(next) = &page.next {
+        head.insert_header(header::LINK, format!("<{next}>; rel=\"next\""))?;
+    }
+    session.write_response_header(Box::new(head), false).await?;
+    exchange.sent(body.len());
+    session.write_response_body(Some(Bytes::from(body)), true).await
+}
+
+/// What every answer of the gateway's own begins with. It is for one client only.
+fn head(status: u16, length: usize) -> pingora::Result<ResponseHeader> {
+    let mut head = ResponseHeader::build(status, Some(8))?;
+    head.insert_header(header::CONTENT_TYPE, "application/json")?;
+    head.insert_header(header::CONTENT_LENGTH, length)?;
+    head.insert_header("Docker-Distribution-Api-Version", "registry/2.0")?;
+    head.insert_header(header::CACHE_CONTROL, "no-store")?;
+    Ok(head)
+}
+
 /// Takes the body off the connection; whether all of it came.
 async fn discard_body(session: &mut Session, exchange: &mut Exchange) -> bool {
     if session.is_body_done() {
@@ -67,11 +94,10 @@ async fn discard_body(session: &mut Session, exchange: &mut Exchange) -> bool {
 /// Writes the answer; on HEAD the same head without body. Returns the bytes of body sent.
 async fn write(session: &mut Session, refusal: &Refusal) -> pingora::Result<usize> {
     let body = oci::body(refusal.code, &refusal.message, None);
-    let mut head = ResponseHeader::build(refusal.status, Some(8))?;
-    head.insert_header(header::CONTENT_TYPE, "application/json")?;
-    head.insert_header(header::CONTENT_LENGTH, body.len())?;
-    head.insert_header("Docker-Distribution-Api-Version", "registry/2.0")?;
-    head.insert_header(header::CACHE_CONTROL, "no-store")?;
+    let mut head = head(refusal.status, body.len())?;
+    for challenge in &refusal.challenges {
+        head.append_header(header::WWW_AUTHENTICATE, challenge.clone())?;
+    }
     if let Some(methods) = refusal.allow {
         head.insert_header(header::ALLOW, methods)?;
     }
@@ -114,7 +140,8 @@ pub(super) async fn failed(session: &mut Session, context: &mut Context, error: 
     refusal.status
 }
 
-fn answer(outcome: Outcome, error: &Error) -> Option<Refusal> {
+/// The answer to a request that failed with `error`; `None` if nobody is there to read it.
+pub(super) fn answer(outcome: Outcome, error: &Error) -> Option<Refusal> {
     let (status, message) = match outcome {
         Outcome::ClientAborted => return None,
         Outcome::ClientTimeout => (408, "the request was not complete in time"),
@@ -128,5 +155,13 @@ fn answer(outcome: Outcome, error: &Error) -> Option<Refusal> {
         _ => (500, "internal error of the gateway"),
     };
     let code = if status < 500 { ErrorCode::Unsupported } else { ErrorCode::Unavailable };
-    Some(Refusal { status, code, message: message.to_owned(), outcome, allow: None, close: true })
+    Some(Refusal {
+        status,
+        code,
+        message: message.to_owned(),
+        outcome,
+        allow: None,
+        challenges: Vec::new(),
+        close: true,
+    })
 }

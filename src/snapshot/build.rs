@@ -8,11 +8,12 @@ use std::time::Duration;
 use super::lists::{default_revocation, load_crls};
 use super::parts::{Before, Parts, Pinned, Report};
 use super::{Listener, Snapshot};
-use crate::config::{self, Diagnostics, TlsVersion};
+use crate::config::{self, Diagnostics, TlsVersion, UploadBinding};
 use crate::identity::LeafRules;
 use crate::revocation::{Index, Issuer, SourceReport, Sources};
 use crate::telemetry::{CertificateExpiry, CertificateKind, CrlState, Metrics, Published};
-use crate::tls::{Acceptor, AcceptorSettings, CertificateInfo, ProtocolFloor, TicketKeys};
+use crate::tls::{self, Acceptor, AcceptorSettings, CertificateInfo, ProtocolFloor, TicketKeys};
+use crate::uploads::Binder;
 use crate::upstream::{self, Upstream};
 
 /// Makes snapshots from the configuration file, and keeps what must survive from one to the next.
@@ -22,6 +23,8 @@ pub struct Builder {
     generation: u64,
     crls: Sources,
     tickets: Tickets,
+    /// With a key made by this process.
+    uploads: Option<Binder>,
     /// What the snapshot in force was made of.
     last: Option<Arc<Parts>>,
     /// The lists the snapshot in force was made of.
@@ -64,6 +67,7 @@ impl Builder {
             generation: 0,
             crls: Sources::new(default_revocation()),
             tickets: HashMap::new(),
+            uploads: None,
             last: None,
             last_lists: Vec::new(),
             inputs: vec![file.to_owned()],
@@ -128,8 +132,10 @@ impl Builder {
         let (revocation, lists) = load_crls(&mut crls, parts.settings(), &issuers, &mut report);
         let mut tickets = self.tickets.clone();
         let listeners = build_listeners(parts, &revocation, &mut tickets, &mut report);
+        let uploads = upload_binder(&parts.settings().uploads, &mut self.uploads);
+        let uploads = uploads.map_err(|message| report.error("uploads", message));
         let findings = report.into_diagnostics();
-        let Some(listeners) = listeners else { return Err(findings) };
+        let (Some(listeners), Ok(uploads)) = (listeners, uploads) else { return Err(findings) };
         let generation = self.generation + 1;
         let known = self.last.as_ref().map_or(&[][..], |last| &last.upstreams);
         let is_new = |upstream: &&Arc<Upstream>| !known.iter().any(|old| Arc::ptr_eq(old, upstream));
@@ -140,6 +146,7 @@ impl Builder {
             revocation,
             policy: parts.policy.clone(),
             upstreams: upstream::Table::new(parts.upstreams.clone()),
+            uploads,
             published: published(generation, parts, &lists),
             settings: parts.settings().clone(),
         });
@@ -209,6 +216,16 @@ fn ticket_keys(listener: &config::Listener, tickets: &mut Tickets) -> Result<Opt
     let keys = Arc::new(TicketKeys::new(lifetime)?);
     tickets.insert(listener.name.clone(), (lifetime, keys.clone()));
     Ok(Some(keys))
+}
+
+/// A key of the process's own outlives reloads, for the uploads that run do.
+fn upload_binder(binding: &UploadBinding, own: &mut Option<Binder>) -> Result<Option<Binder>, String> {
+    match (binding, &own) {
+        (UploadBinding::Off, _) => Ok(None),
+        (UploadBinding::SharedKey { key, .. }, _) => Ok(Some(Binder::new(key.expose()))),
+        (UploadBinding::OwnKey, Some(binder)) => Ok(Some(binder.clone())),
+        (UploadBinding::OwnKey, None) => Ok(Some(own.insert(Binder::new(&tls::random_key()?)).clone())),
+    }
 }
 
 fn published(generation: u64, parts: &Parts, crls: &[SourceReport]) -> Published {

@@ -22,6 +22,7 @@ use crate::policy::Policy;
 use crate::revocation;
 use crate::telemetry::{EndReason, Published};
 use crate::tls::{Acceptor, TrustBundle};
+use crate::uploads::Binder;
 use crate::upstream;
 
 /// One generation of everything that serving depends on.
@@ -39,6 +40,8 @@ pub struct Snapshot {
     pub policy: Arc<Policy>,
     /// The registries.
     pub upstreams: upstream::Table,
+    /// What ties upload sessions to their clients; none if that is switched off.
+    pub uploads: Option<Binder>,
     /// What metrics say about this generation.
     pub published: Published,
 }

@@ -53,6 +53,17 @@ fn unix_now() -> i64 {
     i64::try_from(elapsed.as_secs()).unwrap_or(i64::MAX)
 }
 
+/// 32 octets that nobody can guess.
+///
+/// # Errors
+///
+/// When the random generator fails.
+pub(crate) fn random_key() -> Result<[u8; 32], String> {
+    let mut key = [0; 32];
+    random(&mut key).map_err(|e| format!("cannot make a key: {e}"))?;
+    Ok(key)
+}
+
 /// Fills `buffer` from the TLS library's random generator.
 ///
 /// # Errors

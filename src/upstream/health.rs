@@ -4,9 +4,9 @@ use std::sync::Weak;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use pingora::connectors::http::Connector;
 use pingora::http::RequestHeader;
 
+use super::client::{self, Wanted};
 use super::{Address, Upstream};
 use crate::config::HealthCheck;
 use crate::telemetry::UpstreamFault;
@@ -18,8 +18,6 @@ const RESOLVE_EVERY: Duration = Duration::from_secs(30);
 ///
 /// The first look-up is the caller's ([`Upstream::resolve`]), so that a request doesn't come before it.
 pub async fn watch(upstream: Weak<Upstream>) {
-    // No pool: a check that takes a connection from one would only show that the pool works.
-    let connector = Connector::new(None);
     let mut resolved = Instant::now();
     let mut interval = Duration::ZERO;
     loop {
@@ -32,7 +30,7 @@ pub async fn watch(upstream: Weak<Upstream>) {
         interval = match &upstream.settings.health_check {
             Some(check) => {
                 for address in upstream.addresses() {
-                    examine(&upstream, &address, check, &connector).await;
+                    examine(&upstream, &address, check).await;
                 }
                 let addresses = upstream.addresses();
                 upstream.metrics.set_health(addresses.iter().map(|a| (a.label().as_ref(), a.is_healthy())));
@@ -43,11 +41,8 @@ pub async fn watch(upstream: Weak<Upstream>) {
     }
 }
 
-async fn examine(upstream: &Upstream, address: &Address, check: &HealthCheck, connector: &Connector) {
-    let outcome = match tokio::time::timeout(check.timeout, ask(upstream, address, check, connector)).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(format!("no answer within {:?}", check.timeout)),
-    };
+async fn examine(upstream: &Upstream, address: &Address, check: &HealthCheck) {
+    let outcome = ask(upstream, address, check).await;
     let now_healthy = address.is_healthy();
     if outcome.is_err() {
         upstream.metrics.fault(UpstreamFault::HealthCheck);
@@ -69,33 +64,21 @@ async fn examine(upstream: &Upstream, address: &Address, check: &HealthCheck, co
 }
 
 /// A registry that answers anything below 500 is alive; with token authentication `/v2/` is a 401.
-async fn ask(upstream: &Upstream, address: &Address, check: &HealthCheck, connector: &Connector) -> Result<(), String> {
-    let text = |e: Box<pingora::Error>| e.to_string();
-    let (mut session, _) = connector.get_http_session(address.peer()).await.map_err(text)?;
-    let version = session.digest().and_then(|digest| digest.ssl_digest.as_ref()).map(|tls| tls.version.as_ref());
-    if is_outdated(version) {
-        return Err("it speaks a TLS version below 1.2".to_owned());
-    }
-    let mut request = RequestHeader::build("GET", check.path.as_bytes(), Some(4)).map_err(text)?;
-    request.insert_header("Host", upstream.default_host()).map_err(text)?;
-    request
-        .insert_header("User-Agent", concat!("portcullis/", env!("CARGO_PKG_VERSION"), " (health check)"))
-        .map_err(text)?;
-    request.insert_header("Connection", "close").map_err(text)?;
-    if let Some(credentials) = upstream.credentials() {
-        request.insert_header("Authorization", credentials.clone()).map_err(text)?;
-    }
-    session.write_request_header(Box::new(request)).await.map_err(text)?;
-    session.read_response_header().await.map_err(text)?;
-    match session.response_header().map(|header| header.status.as_u16()) {
-        Some(status) if status < 500 => Ok(()),
-        Some(status) => Err(format!("status {status}")),
-        None => Err("no response".to_owned()),
+async fn ask(upstream: &Upstream, address: &Address, check: &HealthCheck) -> Result<(), String> {
+    let request = request(upstream, check).map_err(|e| e.to_string())?;
+    let answer = client::ask(address.peer(), request, Wanted::Head, check.timeout).await.map_err(|e| e.to_string())?;
+    match answer.head.status.as_u16() {
+        status if status < 500 => Ok(()),
+        status => Err(format!("status {status}")),
     }
 }
 
-/// Whether a connection uses a TLS version that isn't safe any more (RFC 8996). The framework's connector accepts what
-/// the library accepts, and libraries are patient.
-pub(crate) fn is_outdated(version: Option<&str>) -> bool {
-    matches!(version, Some("TLSv1" | "TLSv1.1" | "SSLv3"))
+fn request(upstream: &Upstream, check: &HealthCheck) -> pingora::Result<RequestHeader> {
+    let mut request = RequestHeader::build("GET", check.path.as_bytes(), Some(4))?;
+    request.insert_header("Host", upstream.default_host())?;
+    request.insert_header("User-Agent", concat!("portcullis/", env!("CARGO_PKG_VERSION"), " (health check)"))?;
+    if let Some(credentials) = upstream.credentials() {
+        request.insert_header("Authorization", credentials.clone())?;
+    }
+    Ok(request)
 }

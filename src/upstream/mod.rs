@@ -4,6 +4,7 @@
 //! connections aren't lost to an unrelated change.
 
 mod admission;
+pub(crate) mod client;
 mod health;
 mod resolve;
 
@@ -17,7 +18,6 @@ use pingora::protocols::ALPN;
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy, PeerOptions};
 
 pub use admission::Admission;
-pub(crate) use health::is_outdated;
 pub use health::watch;
 
 use crate::config::{self, Authorization, Endpoint};

@@ -15,7 +15,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod catalog;
 mod commands;
+mod corpus;
 mod harness;
 mod headers;
 mod http2_strictness;
@@ -23,6 +25,7 @@ mod http_strictness;
 mod lifecycle;
 mod log;
 mod policy;
+mod policy_tools;
 mod real_registry;
 mod reload;
 mod reload_faults;
@@ -35,6 +38,7 @@ mod telemetry;
 mod tls_faults;
 mod tls_negotiation;
 mod tls_strict;
+mod upload_sessions;
 mod upstreams;
 
 use support::gateway::{Gateway, gateway};

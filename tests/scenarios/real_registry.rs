@@ -21,7 +21,7 @@ rules:
 
 fn start(policy: &str) -> (Registry, Gateway) {
     let registry = Registry::start();
-    let gateway = gateway().policy(policy).upstream(registry.url()).start();
+    let gateway = gateway().policy(policy).upstream(registry.url()).bound_uploads().start();
     (registry, gateway)
 }
 
@@ -156,7 +156,7 @@ fn docker_pushes_and_pulls_and_shows_why_not() {
         return;
     }
     let registry = Registry::start();
-    let builder = gateway().policy(TEAMS).upstream(registry.url());
+    let builder = gateway().policy(TEAMS).upstream(registry.url()).bound_uploads();
     let list = builder.client_ca.crl().pem();
     let gateway = builder.crl(&list).start();
     let Some(daemon) = dockerd(&gateway, gateway.identity()) else { return };
@@ -338,4 +338,55 @@ fn a_layer_of_a_gibibyte_passes_in_constant_memory() {
     assert_eq!((length, hex(&hash.finalize())), (SIZE, digest));
     let grown = gateway.peak_kib().saturating_sub(before) / 1024;
     assert!(grown < 64, "memory grew by {grown} MiB");
+}
+
+#[test]
+fn the_real_catalog_is_filtered_and_a_real_session_is_bound() {
+    if !skip::have(&["docker-registry", "curl"]) {
+        return;
+    }
+    let (registry, gateway) =
+        start(&format!("{TEAMS}  - {{ name: list, subjects: [any], actions: [catalog], effect: allow }}\n"));
+    for repository in ["another/x", "lib/base", "lib-two/x", "secret/one", "team/app", "team/tool", "zebra/x"] {
+        let layer = seed(&registry, repository, b"a layer");
+        tagged(&registry, repository, &layer);
+    }
+    let all = plain_http(registry.address(), "GET", "/v2/_catalog").json();
+    assert_eq!(all["repositories"].as_array().map(Vec::len), Some(7), "{all}");
+    for mut client in gateway.both() {
+        let mut found = Vec::new();
+        let mut target = "/v2/_catalog?n=2".to_owned();
+        loop {
+            let reply = client.get(&target);
+            assert!(!format!("{:?}", reply.headers).contains("secret"), "{reply:?}");
+            found.extend(reply.json()["repositories"].as_array().cloned().unwrap_or_default());
+            let Some(link) = reply.header("link") else { break };
+            target = link.trim_start_matches('<').split('>').next().unwrap_or_default().to_owned();
+        }
+        assert_eq!(found, ["lib/base", "team/app", "team/tool"]);
+        let started = client.request("POST", "/v2/team/app/blobs/uploads/", &[], b"");
+        let location = started.header("location").expect("a location");
+        let other = gateway.client("ci-8");
+        let stolen = gateway.h1_as(&other).request("PATCH", location, &[], b"x").expect("an answer");
+        stolen.assert_refusal(404, "BLOB_UPLOAD_UNKNOWN");
+        let digest = sha256(b"layer");
+        let put = format!("{location}&digest=sha256:{digest}");
+        let octets = [("Content-Type", "application/octet-stream")];
+        assert_eq!(client.request("PUT", &put, &octets, b"layer").status, 201);
+    }
+}
+
+/// Gives `repository` a manifest: the catalog lists what has one.
+fn tagged(registry: &Registry, repository: &str, layer: &str) {
+    let config = seed(registry, repository, b"{}");
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": { "mediaType": "application/vnd.oci.image.config.v1+json", "digest": config, "size": 2 },
+        "layers": [{ "mediaType": "application/vnd.oci.image.layer.v1.tar", "digest": layer, "size": 7 }],
+    });
+    let url = format!("http://{}/v2/{repository}/manifests/v1", registry.address());
+    let kind = "Content-Type: application/vnd.oci.image.manifest.v1+json";
+    let put = ["-sf", "-X", "PUT", "-H", kind, "--data-binary", "@-", &url];
+    curl(&put, manifest.to_string().as_bytes()).expect_success("a manifest");
 }

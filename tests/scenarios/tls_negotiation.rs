@@ -108,7 +108,7 @@ fn weak_suites_compression_and_renegotiation_are_not_offered() {
 fn an_unfinished_handshake_meets_its_deadline_and_delays_nobody() {
     let upstream = Upstream::start();
     let gateway =
-        gateway().upstream(upstream.url()).configure(|c| c["limits"]["handshake_timeout"] = "1s".into()).start();
+        gateway().upstream(upstream.url()).configure(|c| c["limits"]["handshake_timeout"] = "4s".into()).start();
     // Silence, half a record, and a byte now and then.
     let openings: [&[u8]; 3] = [b"", b"\x16\x03\x01\x02\x00\x01\x00", b"\x16"];
     let mut streams: Vec<TcpStream> = openings
@@ -121,11 +121,11 @@ fn an_unfinished_handshake_meets_its_deadline_and_delays_nobody() {
         .collect();
     let start = Instant::now();
     assert_eq!(gateway.h1().get("/v2/").status, 200);
-    assert!(start.elapsed() < Duration::from_millis(900), "served in {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(3), "served in {:?}", start.elapsed());
     for stream in &mut streams {
         stream.set_read_timeout(Some(Duration::from_millis(100))).expect("a timeout can be set");
         let mut closed = false;
-        while !closed && start.elapsed() < Duration::from_secs(4) {
+        while !closed && start.elapsed() < Duration::from_secs(9) {
             let mut byte = [0_u8; 64];
             closed = match stream.read(&mut byte) {
                 Ok(0) => true,

@@ -62,6 +62,8 @@ fn base_config() -> Value {
         }],
         "upstreams": [],
         "policy": "policy.yaml",
+        // Tests make their sessions up; that real ones are bound is tested with real ones.
+        "uploads": { "bind": false },
         // Reloads happen when a test says so; what watching does is tested with watching on.
         "reload": { "watch": false },
         "health": { "address": "127.0.0.1:0" },
@@ -115,6 +117,12 @@ impl Builder {
         }));
         self.config["listeners"][0]["upstream"] = "registry".into();
         self
+    }
+
+    /// Ties upload sessions to their clients, as a gateway does by default.
+    #[must_use]
+    pub fn bound_uploads(self) -> Self {
+        self.configure(|c| c["uploads"] = json!({}))
     }
 
     /// Changes the configuration in place.

@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::policy::PolicyFile;
-use crate::config::{AdminAddress, Authorization, CrlSource, Endpoint, LogTarget, reference};
+use crate::config::{AdminAddress, Authorization, CrlSource, Endpoint, LogTarget, UploadBinding, reference};
 
 fn directory() -> TempDir {
     TempDir::new().expect("a temporary directory")
@@ -171,4 +171,32 @@ fn a_password_comes_from_its_file_and_never_shows() {
 
     fs::set_permissions(&password, fs::Permissions::from_mode(0o600)).expect("set");
     assert_eq!(load(&path).expect("valid").warnings, []);
+}
+
+#[test]
+fn a_key_for_uploads_comes_from_its_file_and_never_shows() {
+    let directory = directory();
+    let path = directory.path().join("portcullis.yaml");
+    fs::write(&path, reference().replace("key_file: null", "key_file: uploads.key")).expect("written");
+    let key = directory.path().join("uploads.key");
+    let line = reference().lines().position(|line| line.trim() == "key_file: null").expect("in the reference") + 1;
+    let at = format!("{}:{line}: uploads.key_file: ", path.display());
+    for (content, expected) in [(None, "no such file"), (Some("00ff"), "2 bytes"), (Some("a key"), "neither base64")] {
+        if let Some(content) = content {
+            fs::write(&key, content).expect("written");
+        }
+        let found = said(load(&path));
+        assert!(found.contains(&at) && found.contains(expected), "{found}");
+    }
+    let text = "c2VjcmV0".repeat(8);
+    fs::write(&key, format!("{text}\n")).expect("written");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).expect("set");
+    let document = load(&path).expect("valid");
+    assert!(document.warnings.iter().any(|warning| warning.message.contains("mode 0600")), "{:?}", document.warnings);
+    let settings = &document.value;
+    let UploadBinding::SharedKey { key: bytes, .. } = &settings.uploads else { panic!("{:?}", settings.uploads) };
+    assert_eq!(*bytes.expose(), b"secret".repeat(8));
+    assert!(settings.inputs().contains(&key.as_path()));
+    let shown = format!("{settings:?} {}", settings.effective());
+    assert!(!shown.contains("c2VjcmV0") && !shown.contains("115, 101"), "{shown}");
 }

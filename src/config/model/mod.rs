@@ -5,6 +5,7 @@
 //! the [`Settings`](super::Settings) made from them are valid.
 
 mod listener;
+mod uploads;
 mod upstream;
 
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::units::{ByteSize, HumanDuration};
 
 pub use listener::{Listener, ListenerTls, ServerCertificate, TlsVersion};
+pub use uploads::Uploads;
 pub use upstream::{Authorization, Credentials, HealthCheck, Upstream, UpstreamTimeouts, UpstreamTls};
 
 /// The configuration of portcullis. Sizes are written 64KiB, 4MiB, 1GiB; times 500ms, 30s, 5m, 12h; relative paths start
@@ -38,6 +40,10 @@ pub struct Config {
     /// Certificate revocation lists.
     #[serde(default)]
     pub revocation: Revocation,
+
+    /// Uploads that are under way.
+    #[serde(default)]
+    pub uploads: Uploads,
 
     /// Bounds on what one client, or all of them together, may take.
     #[serde(default)]

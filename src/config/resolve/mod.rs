@@ -7,6 +7,7 @@ mod address;
 mod listener;
 #[cfg(test)]
 mod tests;
+mod uploads;
 mod upstream;
 
 use std::collections::HashMap;
@@ -66,6 +67,7 @@ impl Resolver<'_> {
             upstreams,
             policy: self.path("policy", &config.policy),
             revocation: self.revocation(&config.revocation),
+            uploads: self.uploads(&config.uploads),
             limits: self.limits(&config.limits),
             headers: Headers { client_cert: config.headers.client_cert },
             reload: self.reload(&config.reload),

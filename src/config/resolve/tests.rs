@@ -79,6 +79,7 @@ fn each_contradiction_is_named_by_its_key() {
         (upstream("tls: { ca: x }"), "upstreams[0].tls.ca: this has no effect without an https URL"),
         (upstream("authorization: replace"), "upstreams[0].credentials: authorization: replace needs"),
         (upstream("credentials: { username: a, password_file: b }"), "upstreams[0].credentials: these are not used"),
+        (rest("uploads: { bind: false, key_file: b }"), "uploads.key_file: this is not used"),
         (
             upstream("authorization: replace\n  credentials: { username: 'a:b', password_file: b }"),
             "upstreams[0].credentials.username: this is no user name",

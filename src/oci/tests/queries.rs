@@ -117,3 +117,17 @@ fn pages_have_a_sensible_size() {
     assert_eq!(refused("GET", "/v2/_catalog", Some("last=../x")), ErrorCode::NameInvalid);
     assert_eq!(refused("GET", "/v2/a/tags/list", Some("last=a/b")), ErrorCode::TagInvalid);
 }
+
+#[test]
+fn a_binding_is_read_from_a_session_and_goes_no_further() {
+    let binding = |query: &str| match ok("PATCH", "/v2/a/blobs/uploads/1", Some(query)).endpoint() {
+        Endpoint::Upload { binding, .. } => binding.as_deref().map(str::to_owned),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(binding("_state=x"), None);
+    assert_eq!(binding("_bind=abc&_state=x").as_deref(), Some("abc"));
+    assert_eq!(binding("_state=x&%5fbind=").as_deref(), Some(""));
+    let route = ok("PATCH", "/v2/a/blobs/uploads/1", Some("_bind=abc&_state=x"));
+    assert_eq!(route.target(), "/v2/a/blobs/uploads/1?_state=x");
+    assert!(super::route("PATCH", "/v2/a/blobs/uploads/1", Some("_bind=a&_bind=b")).is_err());
+}

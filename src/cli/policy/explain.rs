@@ -1,0 +1,175 @@
+//! `portcullis policy explain`
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::builder::NonEmptyStringValueParser as Text;
+
+use super::certificate::{self, Problem};
+use super::{Failure, leaf_rules, load_policy, now};
+use crate::cli::emit;
+use crate::config::policy::cases::{ClientFile, Texts};
+use crate::config::{self, Fault};
+use crate::identity::{CertificateFault, LeafRules, PeerIdentity};
+use crate::oci::RouteError;
+use crate::policy::suite::{NO_ADDRESS, Request, facts};
+use crate::policy::{self, Decision, Explanation};
+
+mod json;
+mod text;
+
+/// What `portcullis policy explain` takes from the command line.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_long_help = HELP)]
+#[command(group = clap::ArgGroup::new("names").required(true).multiple(true)
+    .args(["certificate", "uri", "subject", "dns", "email", "ip"]))]
+pub(super) struct Options {
+    /// The configuration that names the policy
+    #[arg(short, long, default_value = "/etc/portcullis/portcullis.yaml")]
+    config: PathBuf,
+    /// The policy itself, in place of the one that the configuration names
+    #[arg(short, long)]
+    policy: Option<PathBuf>,
+    /// The client's certificate, PEM or DER; of a chain the first certificate. Nobody needs to have signed it
+    #[arg(long, value_name = "FILE",
+        conflicts_with_all = ["uri", "subject", "issuer", "dns", "email", "ip", "fingerprint", "spki"])]
+    certificate: Option<PathBuf>,
+    /// A URI of the client, such as its SPIFFE ID
+    #[arg(long, visible_alias = "spiffe", value_parser = Text::new())]
+    uri: Vec<String>,
+    /// An attribute of the client's subject, such as CN=ci-7
+    #[arg(long, value_name = "TYPE=VALUE", value_parser = Text::new())]
+    subject: Vec<String>,
+    /// An attribute of its issuer's name
+    #[arg(long, value_name = "TYPE=VALUE", value_parser = Text::new())]
+    issuer: Vec<String>,
+    /// A DNS name of the client
+    #[arg(long, value_name = "NAME", value_parser = Text::new())]
+    dns: Vec<String>,
+    /// An email address of the client
+    #[arg(long, value_name = "ADDRESS", value_parser = Text::new())]
+    email: Vec<String>,
+    /// An IP address in the client's certificate
+    #[arg(long, value_name = "ADDRESS", value_parser = Text::new())]
+    ip: Vec<String>,
+    /// The certificate's SHA-256, as sha256:<hex>
+    #[arg(long, value_name = "HASH")]
+    fingerprint: Option<String>,
+    /// The SHA-256 of the certificate's public key, as sha256:<hex>
+    #[arg(long, value_name = "HASH")]
+    spki: Option<String>,
+    /// The address that the client connects from
+    #[arg(long, value_name = "ADDRESS")]
+    client: Option<IpAddr>,
+    /// Print JSON, for programs
+    #[arg(long)]
+    json: bool,
+    /// The request's method
+    method: String,
+    /// The request's URL or path; scheme and host are left out
+    url: String,
+}
+
+const HELP: &str = "\
+Names can be given several times. Trust, dates and revocation of a certificate are not looked at: that is decided before
+the policy is asked.
+
+Examples:
+  Why is this push refused?
+    portcullis policy explain --certificate ci-7.crt PUT /v2/team-a/app/manifests/v1
+  What may a workload do that has no certificate yet?
+    portcullis policy explain --policy policy.yaml --spiffe spiffe://example.com/team-a/build \\
+      GET https://registry.example.com/v2/team-b/app/manifests/v1
+  A client with several names
+    portcullis policy explain --subject CN=ci-7 --subject OU=build --dns ci-7.ci.example.com GET /v2/_catalog
+
+Exit codes:
+  0  the request is allowed
+  1  a file is at fault
+  2  the command line is at fault
+  4  the request is refused";
+
+/// A question and its answer.
+struct Answer<'p> {
+    /// None if the certificate is refused.
+    identity: Option<PeerIdentity>,
+    address: IpAddr,
+    request: Request,
+    reached: Reached<'p>,
+}
+
+/// How far the request comes.
+enum Reached<'p> {
+    /// The certificate is refused in the handshake.
+    Handshake(CertificateFault),
+    /// It is no request of the registry's API.
+    Routing(RouteError),
+    /// The policy is asked.
+    Policy(Box<Explanation<'p>>),
+}
+
+impl Answer<'_> {
+    fn is_allowed(&self) -> bool {
+        matches!(&self.reached, Reached::Policy(explanation) if matches!(explanation.decision, Decision::Permit(_)))
+    }
+}
+
+/// Whether the request is allowed.
+pub(super) fn run(options: &Options) -> Result<bool, Failure> {
+    let request = Request::new(&options.method, &options.url).map_err(Failure::Usage)?;
+    let (file, rules) = match &options.policy {
+        Some(policy) => (policy.clone(), LeafRules::default()),
+        None => {
+            let settings = config::load(&options.config)?.value;
+            (settings.policy.clone(), leaf_rules(&settings))
+        }
+    };
+    let policy = load_policy(&file)?.value;
+    let address = options.client.unwrap_or(NO_ADDRESS);
+    let answer = match options.identity(&rules)? {
+        Err(fault) => Answer { identity: None, address, request, reached: Reached::Handshake(fault) },
+        Ok(identity) => {
+            let reached = match request.route() {
+                Err(error) => Reached::Routing(error),
+                Ok(route) => Reached::Policy(Box::new(policy.explain(route, &facts(&identity, address, now())))),
+            };
+            Answer { identity: Some(identity), address, request, reached }
+        }
+    };
+    emit(&if options.json { json::render(&answer) } else { text::render(&answer) });
+    Ok(answer.is_allowed())
+}
+
+impl Options {
+    /// The client, or why the gateway refuses its certificate.
+    fn identity(&self, rules: &LeafRules) -> Result<Result<PeerIdentity, CertificateFault>, Failure> {
+        if let Some(path) = &self.certificate {
+            return match certificate::read(path, rules) {
+                Ok(identity) => Ok(Ok(identity)),
+                Err(Problem::Refused(fault)) => Ok(Err(fault)),
+                Err(Problem::File(message)) => Err(Failure::File { path: path.clone(), message }),
+            };
+        }
+        let texts = |values: &[String]| Texts::Many(values.to_vec());
+        let description = ClientFile {
+            certificate: None,
+            subject: texts(&self.subject),
+            issuer: texts(&self.issuer),
+            dns: texts(&self.dns),
+            uri: texts(&self.uri),
+            email: texts(&self.email),
+            ip: texts(&self.ip),
+            fingerprint: self.fingerprint.clone(),
+            spki: self.spki.clone(),
+        };
+        let mut faults = Vec::new();
+        let identity = policy::describe(&description, "", &|_| Err(String::new()), &mut faults);
+        identity.map(Ok).ok_or_else(|| {
+            let option = |fault: &Fault| {
+                let name = fault.path.split('[').next().unwrap_or_default();
+                format!("--{name}: {}", fault.message)
+            };
+            Failure::Usage(faults.iter().map(option).collect::<Vec<_>>().join("\n"))
+        })
+    }
+}

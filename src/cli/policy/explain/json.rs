@@ -1,0 +1,73 @@
+//! The answer for programs.
+
+use serde_json::{Value, json};
+
+use super::{Answer, Reached};
+use crate::config::policy::Effect;
+use crate::identity::PeerIdentity;
+use crate::policy::{Decision, Explanation, RuleTrace, Step};
+
+pub(super) fn render(answer: &Answer<'_>) -> String {
+    let (decision, rule, message) = match &answer.reached {
+        Reached::Handshake(fault) => ("handshake", fault.as_str().to_owned(), fault.to_string()),
+        Reached::Routing(error) => ("invalid", error.code.as_str().to_owned(), error.message.to_string()),
+        Reached::Policy(explanation) => decided(&explanation.decision),
+    };
+    let (steps, dropped) = match &answer.reached {
+        Reached::Policy(explanation) => traces(explanation),
+        _ => (json!([]), json!([])),
+    };
+    let value = json!({
+        "allowed": answer.is_allowed(),
+        "client": answer.identity.as_ref().map(PeerIdentity::label),
+        "method": answer.request.method,
+        "target": answer.request.target,
+        "decision": decision,
+        "rule": rule,
+        "message": message,
+        "steps": steps,
+        "dropped_mount": dropped,
+    });
+    format!("{value:#}\n")
+}
+
+fn decided(decision: &Decision) -> (&'static str, String, String) {
+    match decision {
+        Decision::Permit(permit) => ("allow", permit.rule().to_owned(), String::new()),
+        Decision::Reject(rejection) => ("deny", rejection.rule().to_owned(), rejection.to_string()),
+        Decision::Needs(need) => ("needs", String::new(), format!("{need:?}")),
+    }
+}
+
+fn traces(explanation: &Explanation<'_>) -> (Value, Value) {
+    let all = |steps: &[Step<'_>]| Value::from(steps.iter().map(step).collect::<Vec<_>>());
+    (all(&explanation.steps), all(&explanation.dropped_mount))
+}
+
+fn step(step: &Step<'_>) -> Value {
+    json!({
+        "action": step.action.as_str(),
+        "repository": step.repository,
+        "tag": step.tag,
+        "allowed": step.allowed,
+        "rule": step.rule(),
+        "rules": step.rules.iter().map(rule).collect::<Vec<_>>(),
+    })
+}
+
+fn rule(trace: &RuleTrace<'_>) -> Value {
+    let effect = match trace.rule.effect() {
+        Effect::Allow => "allow",
+        Effect::Deny => "deny",
+    };
+    let finding = trace
+        .findings
+        .iter()
+        .map(|finding| json!({ "aspect": finding.aspect.as_str(), "holds": finding.holds, "reason": finding.reason }));
+    json!({
+        "name": trace.rule.name(),
+        "effect": effect,
+        "matches": trace.matches(),
+        "findings": finding.collect::<Vec<_>>(),
+    })
+}
