@@ -7,6 +7,7 @@ use std::sync::Arc;
 use pingora::tls::ssl_sys as ffi;
 
 use super::acceptor::SniTable;
+use super::lib::asn1::Asn1StringRef;
 use super::lib::hash::MessageDigest;
 use super::lib::ssl::{ExtensionType, NameType, SelectCertError, SslContextBuilder, SslRef, TicketKeyCallbackResult};
 use super::lib::symm::Cipher;
@@ -19,6 +20,9 @@ pub(super) const NAME: &str = "boringssl";
 /// Whether one context can hold an RSA and an ECDSA certificate and choose between them. BoringSSL's can't without
 /// credentials, which have no safe binding: `choose_certificate` picks among contexts instead.
 pub(super) const MIXED_KEYS_IN_ONE_CONTEXT: bool = false;
+
+/// X509_V_ERR_INVALID_CA: an issuer on the path is no CA.
+pub(super) const INVALID_CA: i32 = 24;
 
 /// The outcome the library put into `context`: its X509_V_ERR code and text.
 pub(super) fn verify_outcome(context: &X509StoreContextRef) -> (i32, String) {
@@ -33,6 +37,11 @@ pub(super) fn verify_error(code: i32) -> X509VerifyResult {
     // SAFETY: `from_raw` asks for a code the library knows; the callers pass constants of x509.h or codes that the
     // library itself reported.
     unsafe { X509VerifyError::from_raw(code) }
+}
+
+/// A string of a name, if it is text.
+pub(super) fn text(string: &Asn1StringRef) -> Option<String> {
+    string.as_utf8().ok().map(|text| text.to_string())
 }
 
 /// Bounds the bytes of certificates a client may send.

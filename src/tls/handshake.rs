@@ -172,7 +172,7 @@ impl KnownClients {
     }
 }
 
-/// X509_V_ERR codes (the same numbers in both libraries).
+/// X509_V_ERR codes that have the same number in both libraries.
 mod chain_code {
     pub(super) const UNABLE_TO_GET_ISSUER_CERT: i32 = 2;
     pub(super) const CERT_SIGNATURE_FAILURE: i32 = 7;
@@ -181,7 +181,6 @@ mod chain_code {
     pub(super) const DEPTH_ZERO_SELF_SIGNED_CERT: i32 = 18;
     pub(super) const UNABLE_TO_VERIFY_LEAF_SIGNATURE: i32 = 21;
     pub(super) const CERT_CHAIN_TOO_LONG: i32 = 22;
-    pub(super) const INVALID_CA: i32 = 24;
     pub(super) const PATH_LENGTH_EXCEEDED: i32 = 25;
     pub(super) const INVALID_PURPOSE: i32 = 26;
     pub(super) const PERMITTED_VIOLATION: i32 = 47;
@@ -201,7 +200,7 @@ fn refused_failure(refused: &Refused) -> HandshakeFailure {
             code::CERT_HAS_EXPIRED => HandshakeResult::Expired,
             code::CERT_NOT_YET_VALID => HandshakeResult::NotYetValid,
             code::CERT_SIGNATURE_FAILURE => HandshakeResult::BadSignature,
-            code::CERT_CHAIN_TOO_LONG | code::INVALID_CA | code::PATH_LENGTH_EXCEEDED => HandshakeResult::BadPath,
+            code::CERT_CHAIN_TOO_LONG | code::PATH_LENGTH_EXCEEDED | backend::INVALID_CA => HandshakeResult::BadPath,
             code::INVALID_PURPOSE => HandshakeResult::WrongUsage,
             code::PERMITTED_VIOLATION..=code::UNSUPPORTED_NAME_SYNTAX => HandshakeResult::NameConstraints,
             code::EE_KEY_TOO_SMALL | code::CA_KEY_TOO_SMALL => HandshakeResult::WeakKey,

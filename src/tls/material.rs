@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::lib::asn1::{Asn1Time, Asn1TimeRef};
 use super::lib::pkey::{PKey, Private};
 use super::lib::x509::{X509, X509Ref};
-use super::unix_now;
+use super::{backend, unix_now};
 use crate::config::{ByteSize, read_bounded};
 use crate::telemetry::CertificateKind;
 
@@ -257,7 +257,7 @@ fn dns_names(certificate: &X509Ref) -> Vec<String> {
 pub(super) fn subject_line(certificate: &X509Ref) -> String {
     let mut line = String::new();
     for entry in certificate.subject_name().entries() {
-        let value = entry.data().as_utf8().map(|text| text.escape_default().to_string()).unwrap_or_default();
+        let value = backend::text(entry.data()).unwrap_or_default().escape_default().to_string();
         let key = entry.object().nid().short_name().unwrap_or("?");
         if !line.is_empty() {
             line.push_str(", ");

@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock};
 use pingora::tls::ssl_sys as ffi;
 
 use super::acceptor::SniTable;
+use super::lib::asn1::Asn1StringRef;
 use super::lib::ex_data::Index;
 use super::lib::ssl::{NameType, SniError, SslContext, SslContextBuilder, SslMode};
 use super::lib::x509::{X509StoreContextRef, X509VerifyResult};
@@ -19,6 +20,9 @@ pub(super) const NAME: &str = "openssl";
 
 /// OpenSSL keeps one certificate for each kind of key in a context and picks by the client's signature algorithms.
 pub(super) const MIXED_KEYS_IN_ONE_CONTEXT: bool = true;
+
+/// X509_V_ERR_INVALID_CA: an issuer on the path is no CA. OpenSSL 3 has given its old number to something else.
+pub(super) const INVALID_CA: i32 = 79;
 
 /// The outcome the library put into `context`: its X509_V_ERR code and text.
 pub(super) fn verify_outcome(context: &X509StoreContextRef) -> (i32, String) {
@@ -31,6 +35,11 @@ pub(super) fn verify_error(code: i32) -> X509VerifyResult {
     // SAFETY: `from_raw` asks for a code the library knows; the callers pass constants of x509_vfy.h or codes that the
     // library itself reported.
     unsafe { X509VerifyResult::from_raw(code) }
+}
+
+/// A string of a name, if it is text.
+pub(super) fn text(string: &Asn1StringRef) -> Option<String> {
+    string.to_string().ok()
 }
 
 /// Bounds the bytes of certificates a client may send.
@@ -136,6 +145,7 @@ unsafe extern "C" fn ticket_key(
 /// # Safety
 ///
 /// As [`ticket_key`].
+#[expect(clippy::too_many_arguments, reason = "the arguments of OpenSSL's callback, and what they lead to")]
 unsafe fn seal(
     ssl: *mut ffi::SSL,
     slot: Option<&Arc<Slot>>,
