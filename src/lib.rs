@@ -23,6 +23,7 @@ pub mod config;
 pub mod edge;
 pub mod identity;
 pub mod oci;
+mod pki;
 pub mod policy;
 pub mod proxy;
 pub mod revocation;

@@ -114,6 +114,7 @@ const ABSENCES: &[Absence] = &[
             "src/telemetry/access.rs",
             "src/telemetry/log.rs",
             "src/cli/dev/",
+            "src/pki/files.rs",
             "src/cli/pki",
             "src/cli/man.rs",
             "src/admin/listen.rs",

@@ -12,6 +12,7 @@ mod check;
 mod completions;
 mod dev;
 mod man;
+mod pki;
 mod policy;
 mod schema;
 mod serve;
@@ -50,6 +51,8 @@ enum Command {
     Serve(serve::Options),
     /// Check the configuration and every file it names, as `serve` would read them
     Check(check::Options),
+    /// Run a small certificate authority: make, issue, renew, revoke, inspect
+    Pki(pki::Options),
     /// Start a registry, a development PKI and the gateway on this machine, to try it
     Dev(dev::Options),
     /// Ask a policy without a gateway
@@ -77,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Schema(options) => schema::run(&options),
         Command::Completions(options) => completions::run(&options),
         Command::Man(options) => man::run(&options),
+        Command::Pki(options) => pki::run(&options),
         Command::Dev(options) => match dev::run(&options, &mut io::stdout(), serve::run) {
             Ok(code) => code,
             Err(e) => {

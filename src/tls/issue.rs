@@ -1,26 +1,25 @@
-//! Makes certificates: a CA, what it signs, and its CRL.
+//! Makes certificates: CAs, what they sign, and their CRLs.
 //!
-//! Used by the `dev` command, whose PKI is made by the same library that later verifies it. Nothing here reads a clock
-//! or a file: dates are arguments, what comes out is PEM or DER.
+//! Used by the `pki` and `dev` commands, whose certificates are made by the same library that later verifies them.
+//! Nothing here reads a clock or a file: dates are arguments, what comes out is PEM or DER.
 
 use std::net::IpAddr;
 
-use super::backend;
-use super::lib::asn1::{Asn1Integer, Asn1Time};
-use super::lib::bn::BigNum;
-use super::lib::ec::{EcGroup, EcKey};
+use super::lib::asn1::Asn1Time;
 use super::lib::error::ErrorStack;
-use super::lib::hash::MessageDigest;
-use super::lib::nid::Nid;
-use super::lib::pkey::{HasPublic, PKey, PKeyRef, Private};
-use super::lib::x509::extension::{
-    AuthorityKeyIdentifier, BasicConstraints, ExtendedKeyUsage, KeyUsage, SubjectAlternativeName, SubjectKeyIdentifier,
-};
-use super::lib::x509::{X509, X509Builder, X509Extension, X509Name, X509NameRef, X509Ref};
+use super::lib::x509::{X509, X509Ref};
 
 mod crl;
+mod der;
+mod examine;
+mod key;
+mod pkcs12;
+mod profile;
 
-pub use crl::CrlRequest;
+pub use crl::{CrlRequest, Revoked};
+pub use examine::verified_path;
+pub use key::{KeyFault, KeyKind, PrivateKey, PublicKey};
+pub use pkcs12::pkcs12;
 
 /// When a certificate or list holds. Both in seconds since the Unix epoch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +37,15 @@ pub enum Purpose {
     Server,
     /// clientAuth.
     Client,
+}
+
+/// How far down a CA's signatures may reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Leaves only (pathlen 0).
+    Leaves,
+    /// Other CAs, which sign leaves (pathlen 1).
+    Authorities,
 }
 
 /// A leaf to be signed.
@@ -83,59 +91,145 @@ impl IssueError {
     }
 }
 
-/// A root CA with its key (ECDSA P-256, signing with SHA-256), which may sign leaves and CRLs but no other CA.
+/// A CA with its key.
 pub struct Authority {
     certificate: X509,
-    key: PKey<Private>,
+    key: PrivateKey,
 }
 
 impl Authority {
-    /// Makes a new key and signs a root for it.
+    /// Makes a root with a new ECDSA key, which may sign leaves and CRLs but no other CA.
     ///
     /// # Errors
     ///
     /// When the library refuses `common_name` (longer than 64 characters, say) or has no entropy.
     pub fn create(common_name: &str, validity: Validity) -> Result<Self, IssueError> {
-        Self::try_create(common_name, validity).map_err(IssueError::during("make a CA"))
+        Self::root(common_name, PrivateKey::generate(KeyKind::EcdsaP256)?, Depth::Leaves, validity)
+    }
+
+    /// Signs a root for `key`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Authority::create`].
+    pub fn root(common_name: &str, key: PrivateKey, depth: Depth, validity: Validity) -> Result<Self, IssueError> {
+        let step = "make a CA";
+        let make = || {
+            profile::name(common_name, None)
+                .and_then(|name| profile::authority_builder(&name, &name, &key, depth, validity))
+        };
+        let mut builder = make().map_err(IssueError::during(step))?;
+        builder.sign(key.library_key(), key.scheme()?.digest).map_err(IssueError::during(step))?;
+        Ok(Self { certificate: builder.build(), key })
+    }
+
+    /// Signs a CA below this one, which may sign leaves and CRLs but no other CA.
+    ///
+    /// # Errors
+    ///
+    /// As [`Authority::create`].
+    pub fn subordinate(&self, common_name: &str, key: PrivateKey, validity: Validity) -> Result<Self, IssueError> {
+        let step = "make an intermediate CA";
+        let make = || {
+            let subject = profile::name(common_name, None)?;
+            let issuer = self.certificate.subject_name();
+            let mut builder = profile::authority_builder(&subject, issuer, &key, Depth::Leaves, validity)?;
+            profile::append_issuer_key(&mut builder, &self.certificate)?;
+            Ok(builder)
+        };
+        let mut builder = make().map_err(IssueError::during(step))?;
+        builder.sign(self.key.library_key(), self.key.scheme()?.digest).map_err(IssueError::during(step))?;
+        Ok(Self { certificate: builder.build(), key })
+    }
+
+    /// Takes up a CA made before, whose key is not encrypted.
+    ///
+    /// # Errors
+    ///
+    /// When one of the two is not PEM, or the key is another certificate's.
+    pub fn from_pem(certificate_pem: &[u8], key_pem: &[u8]) -> Result<Self, IssueError> {
+        let key = PrivateKey::from_pem(key_pem, None)
+            .map_err(|fault| IssueError::new("read the CA's key", fault.to_string()))?;
+        Self::from_parts(certificate_pem, key)
     }
 
     /// Takes up a CA made before.
     ///
     /// # Errors
     ///
-    /// When one of the two is not PEM, or the key is another certificate's.
-    pub fn from_pem(certificate_pem: &[u8], key_pem: &[u8]) -> Result<Self, IssueError> {
+    /// When the certificate is not PEM, or the key is another certificate's.
+    pub fn from_parts(certificate_pem: &[u8], key: PrivateKey) -> Result<Self, IssueError> {
         let certificate = X509::from_pem(certificate_pem).map_err(IssueError::during("read the CA's certificate"))?;
-        let key = PKey::private_key_from_pem(key_pem).map_err(IssueError::during("read the CA's key"))?;
         if !belongs(&certificate, &key) {
             return Err(IssueError::new("use the CA", "its key does not belong to its certificate"));
         }
         Ok(Self { certificate, key })
     }
 
-    /// The root and its key as PEM.
+    /// The certificate and its key as PEM.
     ///
     /// # Errors
     ///
     /// When the library runs out of memory.
     pub fn to_pem(&self) -> Result<Issued, IssueError> {
-        pem(&self.certificate, &self.key).map_err(IssueError::during("encode the CA"))
+        Ok(Issued { certificate_pem: self.certificate_pem()?, key_pem: self.key.to_pem(None)? })
     }
 
-    /// Makes a key and signs a leaf for it.
+    /// The certificate as PEM.
+    ///
+    /// # Errors
+    ///
+    /// When the library runs out of memory.
+    pub fn certificate_pem(&self) -> Result<Vec<u8>, IssueError> {
+        self.certificate.to_pem().map_err(IssueError::during("encode the CA"))
+    }
+
+    /// The certificate as DER.
+    ///
+    /// # Errors
+    ///
+    /// When the library runs out of memory.
+    pub fn certificate_der(&self) -> Result<Vec<u8>, IssueError> {
+        self.certificate.to_der().map_err(IssueError::during("encode the CA"))
+    }
+
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> &PrivateKey {
+        &self.key
+    }
+
+    /// Makes an ECDSA key and signs a leaf for it.
     ///
     /// # Errors
     ///
     /// When the library refuses a name.
     pub fn issue(&self, request: &LeafRequest, validity: Validity) -> Result<Issued, IssueError> {
-        self.try_issue(request, validity).map_err(IssueError::during("issue a certificate"))
+        let key = PrivateKey::generate(KeyKind::EcdsaP256)?;
+        let der = self.sign_leaf(request, &key.public()?, validity)?;
+        Ok(Issued { certificate_pem: certificate_pem(&der), key_pem: key.to_pem(None)? })
+    }
+
+    /// Signs a leaf for `key` and returns it as DER.
+    ///
+    /// # Errors
+    ///
+    /// When the library refuses a name.
+    pub fn sign_leaf(&self, request: &LeafRequest, key: &PublicKey, validity: Validity) -> Result<Vec<u8>, IssueError> {
+        let digest = self.key.scheme()?.digest;
+        let sign = || {
+            let mut builder = profile::leaf_builder(request, &self.certificate, key, validity)?;
+            builder.sign(self.key.library_key(), digest)?;
+            builder.build().to_der()
+        };
+        sign().map_err(IssueError::during("issue a certificate"))
     }
 
     /// Signs a CRL and returns it as DER.
     ///
     /// # Errors
     ///
-    /// When a certificate of the request is not PEM, or a date lies outside the years 1970 to 9999.
+    /// When a date lies outside the years 1970 to 9999, or the CA's key is of a kind that isn't supported.
     pub fn sign_crl(&self, request: &CrlRequest<'_>) -> Result<Vec<u8>, IssueError> {
         crl::sign(self, request)
     }
@@ -147,8 +241,8 @@ impl Authority {
     #[must_use]
     pub fn covers(&self, issued: &Issued, request: &LeafRequest, until: i64) -> bool {
         let Ok(certificate) = X509::from_pem(&issued.certificate_pem) else { return false };
-        let Ok(key) = PKey::private_key_from_pem(&issued.key_pem) else { return false };
-        certificate.verify(&self.key).unwrap_or(false)
+        let Ok(key) = PrivateKey::from_pem(&issued.key_pem, None) else { return false };
+        certificate.verify(self.key.library_key()).unwrap_or(false)
             && belongs(&certificate, &key)
             && outlives(&certificate, until)
             && has_names(&certificate, request)
@@ -159,115 +253,34 @@ impl Authority {
     pub fn outlives(&self, until: i64) -> bool {
         outlives(&self.certificate, until)
     }
+}
 
-    fn try_create(common_name: &str, validity: Validity) -> Result<Self, ErrorStack> {
-        let key = new_key()?;
-        let name = name(common_name, None)?;
-        let mut builder = builder(&name, &name, &key, validity)?;
-        backend::append_extension(&mut builder, BasicConstraints::new().critical().ca().pathlen(0).build()?)?;
-        backend::append_extension(&mut builder, KeyUsage::new().critical().key_cert_sign().crl_sign().build()?)?;
-        let subject_key = SubjectKeyIdentifier::new().build(&builder.x509v3_context(None, None))?;
-        backend::append_extension(&mut builder, subject_key)?;
-        builder.sign(&key, MessageDigest::sha256())?;
-        Ok(Self { certificate: builder.build(), key })
+/// A certificate (DER) as PEM.
+#[must_use]
+pub fn certificate_pem(der: &[u8]) -> Vec<u8> {
+    pem_block("CERTIFICATE", der)
+}
+
+/// A CRL (DER) as PEM.
+#[must_use]
+pub fn crl_pem(der: &[u8]) -> Vec<u8> {
+    pem_block("X509 CRL", der)
+}
+
+/// RFC 7468: base64 in lines of 64 characters between two lines that say what it is.
+fn pem_block(label: &str, der: &[u8]) -> Vec<u8> {
+    let body = data_encoding::BASE64.encode(der);
+    let mut pem = format!("-----BEGIN {label}-----\n").into_bytes();
+    for line in body.as_bytes().chunks(64) {
+        pem.extend_from_slice(line);
+        pem.push(b'\n');
     }
-
-    fn try_issue(&self, request: &LeafRequest, validity: Validity) -> Result<Issued, ErrorStack> {
-        let key = new_key()?;
-        let subject = name(&request.common_name, request.organizational_unit.as_deref())?;
-        let mut builder = builder(&subject, self.certificate.subject_name(), &key, validity)?;
-        backend::append_extension(&mut builder, BasicConstraints::new().critical().build()?)?;
-        backend::append_extension(&mut builder, KeyUsage::new().critical().digital_signature().build()?)?;
-        backend::append_extension(&mut builder, usage(request.purpose)?)?;
-        let context = builder.x509v3_context(Some(&self.certificate), None);
-        let subject_key = SubjectKeyIdentifier::new().build(&context)?;
-        let issuer_key = AuthorityKeyIdentifier::new().keyid(true).build(&context)?;
-        let names = has_any_name(request).then(|| alternative_names(request).build(&context)).transpose()?;
-        backend::append_extension(&mut builder, subject_key)?;
-        backend::append_extension(&mut builder, issuer_key)?;
-        if let Some(names) = names {
-            backend::append_extension(&mut builder, names)?;
-        }
-        builder.sign(&self.key, MessageDigest::sha256())?;
-        pem(&builder.build(), &key)
-    }
+    pem.extend_from_slice(format!("-----END {label}-----\n").as_bytes());
+    pem
 }
 
-fn builder<T: HasPublic>(
-    subject: &X509NameRef,
-    issuer: &X509NameRef,
-    key: &PKeyRef<T>,
-    validity: Validity,
-) -> Result<X509Builder, ErrorStack> {
-    let mut builder = X509::builder()?;
-    let (not_before, not_after) = (Asn1Time::from_unix(validity.from)?, Asn1Time::from_unix(validity.until)?);
-    let serial = serial()?;
-    // The field counts from 0: this is v3.
-    builder.set_version(2)?;
-    builder.set_serial_number(&serial)?;
-    builder.set_subject_name(subject)?;
-    builder.set_issuer_name(issuer)?;
-    builder.set_pubkey(key)?;
-    builder.set_not_before(&not_before)?;
-    builder.set_not_after(&not_after)?;
-    Ok(builder)
-}
-
-/// 127 random bits: positive whatever they are, and never long enough to break RFC 5280's 20 octets.
-fn serial() -> Result<Asn1Integer, ErrorStack> {
-    let mut bytes = [0; 16];
-    super::random(&mut bytes)?;
-    bytes[0] &= 0x7f;
-    BigNum::from_slice(&bytes)?.to_asn1_integer()
-}
-
-fn new_key() -> Result<PKey<Private>, ErrorStack> {
-    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1)?;
-    PKey::from_ec_key(EcKey::generate(&group)?)
-}
-
-fn name(common_name: &str, organizational_unit: Option<&str>) -> Result<X509Name, ErrorStack> {
-    let mut name = X509Name::builder()?;
-    if let Some(unit) = organizational_unit {
-        name.append_entry_by_nid(Nid::ORGANIZATIONALUNITNAME, unit)?;
-    }
-    name.append_entry_by_nid(Nid::COMMONNAME, common_name)?;
-    Ok(name.build())
-}
-
-fn usage(purpose: Purpose) -> Result<X509Extension, ErrorStack> {
-    let mut usage = ExtendedKeyUsage::new();
-    match purpose {
-        Purpose::Server => usage.server_auth(),
-        Purpose::Client => usage.client_auth(),
-    };
-    usage.build()
-}
-
-fn has_any_name(request: &LeafRequest) -> bool {
-    !(request.dns.is_empty() && request.ips.is_empty() && request.uris.is_empty())
-}
-
-fn alternative_names(request: &LeafRequest) -> SubjectAlternativeName {
-    let mut names = SubjectAlternativeName::new();
-    for dns in &request.dns {
-        names.dns(dns);
-    }
-    for ip in &request.ips {
-        names.ip(&ip.to_string());
-    }
-    for uri in &request.uris {
-        names.uri(uri);
-    }
-    names
-}
-
-fn pem(certificate: &X509Ref, key: &PKeyRef<Private>) -> Result<Issued, ErrorStack> {
-    Ok(Issued { certificate_pem: certificate.to_pem()?, key_pem: key.private_key_to_pem_pkcs8()? })
-}
-
-fn belongs(certificate: &X509Ref, key: &PKeyRef<Private>) -> bool {
-    certificate.public_key().is_ok_and(|public| public.public_eq(key))
+fn belongs(certificate: &X509Ref, key: &PrivateKey) -> bool {
+    certificate.public_key().is_ok_and(|public| public.public_eq(key.library_key()))
 }
 
 fn outlives(certificate: &X509Ref, until: i64) -> bool {

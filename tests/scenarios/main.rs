@@ -24,6 +24,7 @@ mod http2_strictness;
 mod http_strictness;
 mod lifecycle;
 mod log;
+mod pki;
 mod policy;
 mod policy_tools;
 mod real_registry;
