@@ -74,7 +74,8 @@ pub(super) async fn http1(serving: &Serving, mut stream: Box<EdgeStream>, connec
         session.set_write_timeout(Some(limits.body_idle_timeout));
         let before = connection.requests();
         if connection.requests() + 1 >= limits.requests.per_connection {
-            session.set_keepalive(None);
+            // Not `set_keepalive`, which the client's own `Connection: keep-alive` would turn on again.
+            session.set_keepalive_reuses_remaining(Some(0));
         }
         let exchange = watched(limits.request_lifetime, serving.app.process_new_http(session, &serving.draining));
         let Some(reused) = exchange.await else { return EndReason::IdleTimeout };

@@ -23,6 +23,7 @@ mod headers;
 mod http2_strictness;
 mod http_strictness;
 mod lifecycle;
+mod limits;
 mod log;
 mod pki;
 mod policy;
