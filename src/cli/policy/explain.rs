@@ -52,10 +52,10 @@ pub(super) struct Options {
     /// An IP address in the client's certificate
     #[arg(long, value_name = "ADDRESS", value_parser = Text::new())]
     ip: Vec<String>,
-    /// The certificate's SHA-256, as sha256:<hex>
+    /// The certificate's SHA-256, as `sha256:<hex>`
     #[arg(long, value_name = "HASH")]
     fingerprint: Option<String>,
-    /// The SHA-256 of the certificate's public key, as sha256:<hex>
+    /// The SHA-256 of the certificate's public key, as `sha256:<hex>`
     #[arg(long, value_name = "HASH")]
     spki: Option<String>,
     /// The address that the client connects from
