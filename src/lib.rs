@@ -21,6 +21,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod edge;
+mod files;
 pub mod identity;
 pub mod oci;
 mod pki;

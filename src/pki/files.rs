@@ -2,34 +2,18 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::PkiError;
 use crate::config::Secret;
+pub(super) use crate::files::Access;
+use crate::files::{replace, sync_directory};
 
 /// Larger than the list of a CA with a million revocations; no other file comes near.
 const MAX_READ: u64 = 160 * 1024 * 1024;
-
-/// Who may read a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Access {
-    /// Everybody: certificates, lists.
-    Public,
-    /// Only the owner: keys.
-    Private,
-}
-
-impl Access {
-    fn mode(self) -> u32 {
-        match self {
-            Self::Public => 0o644,
-            Self::Private => 0o600,
-        }
-    }
-}
 
 /// Reads a file that must be there.
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, PkiError> {
@@ -82,35 +66,7 @@ pub(crate) fn is_exposed(path: &Path) -> bool {
 
 /// Replaces a file whole: after a crash it is the old one or the new one. Readers never see half of it.
 pub(super) fn write(path: &Path, content: &[u8], access: Access) -> Result<(), PkiError> {
-    let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
-        let cause = io::Error::new(io::ErrorKind::InvalidInput, "this names no file");
-        return Err(fault("write", path)(cause));
-    };
-    let mut temporary = std::ffi::OsString::from(".");
-    temporary.push(name);
-    temporary.push(".new");
-    let temporary = directory.join(temporary);
-    let replace = || {
-        // Left over from an interrupted run, it could have another mode.
-        match fs::remove_file(&temporary) {
-            Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(access.mode()).open(&temporary)?;
-        // The process's umask may have taken bits away that docker's daemon needs.
-        file.set_permissions(fs::Permissions::from_mode(access.mode()))?;
-        file.write_all(content)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
-    };
-    replace().map_err(fault("write", path))?;
-    sync_directory(directory)
-}
-
-/// Makes what was renamed or created in a directory survive a power cut.
-fn sync_directory(directory: &Path) -> Result<(), PkiError> {
-    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-    File::open(directory).and_then(|opened| opened.sync_all()).map_err(fault("sync", directory))
+    replace(path, content, access).map_err(fault("write", path))
 }
 
 /// Makes a directory and its parents, open to the owner only, or for all to read. What is there stays as it is.
@@ -142,7 +98,7 @@ pub(super) fn make_whole<T>(path: &Path, fill: impl FnOnce(&Path) -> Result<T, P
     DirBuilder::new().mode(0o700).create(&hidden).map_err(fault("create the directory", &hidden))?;
     let made = fill(&hidden).and_then(|made| {
         fs::rename(&hidden, path).map_err(fault("name the new directory", path))?;
-        sync_directory(parent)?;
+        sync_directory(parent).map_err(fault("sync", parent))?;
         Ok(made)
     });
     if made.is_err() {

@@ -6,27 +6,11 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::DevError;
+pub(super) use crate::files::Access;
+use crate::files::replace;
 
 /// More than any certificate, key or policy of a development set-up; a larger file is somebody else's.
 const MAX_READ: u64 = 1024 * 1024;
-
-/// Who may read a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Access {
-    /// Everybody: certificates, settings.
-    Public,
-    /// Only the owner: keys.
-    Private,
-}
-
-impl Access {
-    fn mode(self) -> u32 {
-        match self {
-            Access::Public => 0o644,
-            Access::Private => 0o600,
-        }
-    }
-}
 
 /// Makes a directory and its parents. What is new is open to its owner only; what is there stays as it is.
 pub(super) fn make_directory(path: &Path) -> Result<(), DevError> {
@@ -40,19 +24,7 @@ pub(super) fn absolute(path: &Path) -> Result<PathBuf, DevError> {
 
 /// Writes a file whole or not at all: a reader, such as the gateway's file watcher, never sees half of it.
 pub(super) fn write(path: &Path, content: &[u8], access: Access) -> Result<(), DevError> {
-    let temporary = path.with_extension("new");
-    replace(&temporary, path, content, access).map_err(fault("write", path))
-}
-
-fn replace(temporary: &Path, path: &Path, content: &[u8], access: Access) -> io::Result<()> {
-    // Left over from an interrupted start, it could have another mode.
-    match fs::remove_file(temporary) {
-        Err(cause) if cause.kind() != io::ErrorKind::NotFound => return Err(cause),
-        _ => {}
-    }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(access.mode()).open(temporary)?;
-    file.write_all(content)?;
-    fs::rename(temporary, path)
+    replace(path, content, access).map_err(fault("write", path))
 }
 
 /// Writes a file unless it is there already: what the developer edited stays.
