@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
 use crate::identity::PeerIdentity;
+use crate::policy::{Policy, Standing};
 use crate::telemetry::{ConnectionRecord, EndReason};
 use crate::tls::ClientCertificates;
 
@@ -30,6 +32,8 @@ pub struct Connection {
     approved_until: AtomicI64,
     /// What its listener demanded of certificates in the handshake.
     pub(crate) demands: [u8; 32],
+    /// What the policy in force has to do with the identity; made at the first request that it decides over.
+    standing: ArcSwapOption<Standing>,
     /// Requests whose head was complete.
     requests: AtomicU64,
     head_complete: AtomicBool,
@@ -63,6 +67,7 @@ impl Connection {
             checked: AtomicU64::new(opened.generation),
             approved_until: AtomicI64::new(opened.approved_until),
             demands: opened.demands,
+            standing: ArcSwapOption::empty(),
             requests: AtomicU64::new(0),
             head_complete: AtomicBool::new(false),
             end: AtomicU8::new(0),
@@ -94,6 +99,16 @@ impl Connection {
     /// Resolves once [`Connection::end`] was called.
     pub(super) async fn wait_for_end(&self) {
         self.ended.notified().await;
+    }
+
+    /// The identity's standing with `policy`, worked out once for each policy.
+    pub(crate) fn standing(&self, policy: &Policy) -> Arc<Standing> {
+        if let Some(standing) = self.standing.load().as_ref().filter(|standing| policy.knows(standing)) {
+            return standing.clone();
+        }
+        let standing = Arc::new(policy.standing(&self.identity));
+        self.standing.store(Some(standing.clone()));
+        standing
     }
 
     /// Counts a request, whose head is now complete.

@@ -9,6 +9,7 @@ use crate::identity::PeerIdentity;
 use crate::oci::{Access, Action, Route, Tag};
 
 use super::rule::{Policy, Question, Rule};
+use super::standing::Standing;
 
 /// What a permit for a request without accesses names as its rule.
 pub(super) const PING_RULE: &str = "ping";
@@ -20,6 +21,9 @@ pub(super) const DEFAULT_DENY: &str = "default deny";
 pub struct Facts<'a> {
     /// The client, by its verified certificate.
     pub identity: &'a PeerIdentity,
+    /// What was worked out about the client before, by [`Policy::standing`]. It spares time, and never changes a
+    /// decision: what another policy made is not looked at.
+    pub standing: Option<&'a Standing>,
     /// The rights that the request needs; see [`crate::oci::Route::accesses`].
     pub accesses: &'a [Access<'a>],
     /// The time of the request, in unix seconds.
@@ -165,11 +169,19 @@ impl Policy {
     /// A request may imply several: a mount pushes to one repository and pulls from another, a manifest may set many
     /// tags. Each must be allowed by some rule and denied by none. An empty policy denies. The decision names the rule
     /// that made it, the first of the file if several could have, or says that none matched. Allowing allocates
-    /// nothing.
+    /// nothing if the client's standing is among the facts.
     pub fn decide(&self, facts: &Facts<'_>) -> Decision {
         let mut deciding: Option<&Arc<str>> = None;
+        let made;
+        let standing = match facts.standing.filter(|standing| self.knows(standing)) {
+            Some(standing) => standing,
+            None => {
+                made = self.standing(facts.identity);
+                &made
+            }
+        };
         for access in facts.accesses {
-            match self.judge(facts.identity, access) {
+            match self.judge(facts.identity, standing, access) {
                 Ok(rule) => deciding = deciding.or(Some(&rule.name)),
                 Err(Refused { tag, rule }) => {
                     return Decision::Reject(Rejection {
@@ -189,9 +201,11 @@ impl Policy {
     fn judge<'p, 'a>(
         &'p self,
         identity: &'a PeerIdentity,
+        standing: &'a Standing,
         access: &'a Access<'a>,
     ) -> Result<&'p Rule, Refused<'p, 'a>> {
-        let judge_one = |tag| self.judge_one(&Question { identity, access, tag }).map_err(|rule| Refused { tag, rule });
+        let judge_one =
+            |tag| self.judge_one(&Question { identity, standing, access, tag }).map_err(|rule| Refused { tag, rule });
         let Some((first, others)) = access.tags.split_first() else { return judge_one(None) };
         let rule = judge_one(Some(first))?;
         for tag in others {

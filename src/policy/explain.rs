@@ -14,6 +14,7 @@ use crate::oci::{Access, Action, RepoName, Route, Tag};
 use super::decide::{DEFAULT_DENY, Decision, Facts};
 use super::rule::{Aspect, Policy, Question, Rule, Subjects};
 use super::selector::Selector;
+use super::standing::Standing;
 use super::template::RepositoryPattern;
 
 /// Most descriptions or patterns that one finding lists.
@@ -92,18 +93,21 @@ impl Policy {
         let asked = route.has_mount().then(|| route.clone());
         let (route, decision) = self.decide_route(route, facts);
         let dropped = asked.filter(|_| !route.has_mount());
-        let dropped_mount = dropped.map(|asked| self.steps(&asked, facts.identity)).unwrap_or_default();
-        let steps = self.steps(&route, facts.identity);
+        let standing = self.standing(facts.identity);
+        let dropped_mount = dropped.map(|asked| self.steps(&asked, facts.identity, &standing)).unwrap_or_default();
+        let steps = self.steps(&route, facts.identity, &standing);
         Explanation { decision, route, steps, dropped_mount }
     }
 
-    fn steps(&self, route: &Route, identity: &PeerIdentity) -> Vec<Step<'_>> {
+    fn steps(&self, route: &Route, identity: &PeerIdentity, standing: &Standing) -> Vec<Step<'_>> {
         let mut steps = Vec::new();
         for access in route.accesses().as_ref() {
             if access.tags.is_empty() {
-                steps.push(self.step(&Question { identity, access, tag: None }));
+                steps.push(self.step(&Question { identity, standing, access, tag: None }));
             }
-            steps.extend(access.tags.iter().map(|tag| self.step(&Question { identity, access, tag: Some(tag) })));
+            steps.extend(
+                access.tags.iter().map(|tag| self.step(&Question { identity, standing, access, tag: Some(tag) })),
+            );
         }
         steps
     }

@@ -1,19 +1,23 @@
 //! The compiled policy: groups, rules, and which rules a request can concern.
 
-use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::config::policy::Effect;
 use crate::identity::PeerIdentity;
 use crate::oci::{Access, Action, Tag};
 
 use super::glob::Wildcard;
+use super::index::Index;
 use super::selector::Selector;
+use super::standing::Standing;
 use super::template::RepositoryPattern;
 
 /// A policy that was checked as a whole. Immutable; share it behind an `Arc`.
 #[derive(Debug)]
 pub struct Policy {
+    /// Different for each policy of the process.
+    pub(super) id: u64,
     pub(super) rules: Vec<Rule>,
     pub(super) groups: Vec<Group>,
     allowing: Index,
@@ -23,9 +27,11 @@ pub struct Policy {
 
 impl Policy {
     pub(super) fn new(rules: Vec<Rule>, groups: Vec<Group>) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let allowing = Index::of(&rules, Effect::Allow);
         let denying = Index::of(&rules, Effect::Deny);
-        Self { rules, groups, allowing, denying, ping: super::decide::PING_RULE.into() }
+        Self { id, rules, groups, allowing, denying, ping: super::decide::PING_RULE.into() }
     }
 
     /// The rules, in the order of the file.
@@ -34,31 +40,48 @@ impl Policy {
         self.rules.iter()
     }
 
-    /// The first rule with this effect that matches.
-    pub(super) fn first_match(&self, effect: Effect, question: &Question<'_>) -> Option<&Rule> {
-        let index = match effect {
+    pub(super) fn rule(&self, position: u32) -> Option<&Rule> {
+        usize::try_from(position).ok().and_then(|position| self.rules.get(position))
+    }
+
+    pub(super) fn index(&self, effect: Effect) -> &Index {
+        match effect {
             Effect::Allow => &self.allowing,
             Effect::Deny => &self.denying,
+        }
+    }
+
+    /// The first rule with this effect that matches.
+    pub(super) fn first_match(&self, effect: Effect, question: &Question<'_>) -> Option<&Rule> {
+        let index = self.index(effect);
+        let Some(name) = question.access.repository else {
+            return index.catalog().iter().find_map(|position| self.matching(*position, question));
         };
-        index
-            .candidates(question.access)
-            .filter_map(|position| self.rules.get(position))
-            .find(|rule| Aspect::ALL.into_iter().all(|aspect| self.holds(rule, aspect, question)))
+        let mut first = None;
+        for list in index.of_repository(name.as_str()) {
+            // Ascending: after a rule that matched in another list none of this one matters.
+            let before = |position: &u32| first.is_none_or(|(found, _)| *position < found);
+            let rules = question.standing.narrow(effect, list).iter().copied().take_while(before);
+            let found = rules.into_iter().find_map(|position| Some((position, self.matching(position, question)?)));
+            first = found.or(first);
+        }
+        first.map(|(_, rule)| rule)
+    }
+
+    fn matching(&self, position: u32, question: &Question<'_>) -> Option<&Rule> {
+        self.rule(position).filter(|rule| Aspect::ALL.into_iter().all(|aspect| self.holds(rule, aspect, question)))
     }
 
     /// Whether one aspect of a rule fits; the rule matches when all of them do.
     pub(super) fn holds(&self, rule: &Rule, aspect: Aspect, question: &Question<'_>) -> bool {
-        let Question { identity, access, tag } = question;
+        let Question { identity, standing, access, tag } = question;
         match aspect {
             Aspect::Action => rule.actions.contains(&access.action),
             Aspect::Tag => rule.covers_tag(access.action, *tag),
             Aspect::Repository => access.repository.is_none_or(|name| {
                 rule.repositories.iter().any(|pattern| pattern.matches(name, identity, rule.effect))
             }),
-            Aspect::Client => match &rule.subjects {
-                Subjects::Any => true,
-                Subjects::Groups(groups) => self.groups_of(groups).any(|group| group.holds(identity, rule.effect)),
-            },
+            Aspect::Client => standing.includes(rule),
         }
     }
 
@@ -71,6 +94,8 @@ impl Policy {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Question<'a> {
     pub(super) identity: &'a PeerIdentity,
+    /// The identity's, with the policy that is asked.
+    pub(super) standing: &'a Standing,
     pub(super) access: &'a Access<'a>,
     /// None for an access without tags.
     pub(super) tag: Option<&'a Tag>,
@@ -81,17 +106,17 @@ pub(super) struct Question<'a> {
 pub enum Aspect {
     /// What is to be done.
     Action,
+    /// By whom.
+    Client,
     /// The tag that is written or removed.
     Tag,
     /// Where.
     Repository,
-    /// By whom.
-    Client,
 }
 
 impl Aspect {
     /// All aspects, the one that is compared most quickly first.
-    pub const ALL: [Self; 4] = [Self::Action, Self::Tag, Self::Repository, Self::Client];
+    pub const ALL: [Self; 4] = [Self::Action, Self::Client, Self::Tag, Self::Repository];
 
     /// The word for it.
     #[must_use]
@@ -162,56 +187,5 @@ impl Rule {
                 _ => self.effect == Effect::Allow,
             },
         }
-    }
-}
-
-/// Positions of the rules of one effect, by what their repositories begin with, so that a decision looks at few of
-/// them.
-#[derive(Debug, Default)]
-struct Index {
-    by_first_segment: HashMap<Box<str>, Vec<usize>>,
-    elsewhere: Vec<usize>,
-    catalog: Vec<usize>,
-}
-
-impl Index {
-    fn of(rules: &[Rule], effect: Effect) -> Self {
-        let mut index = Self::default();
-        for (position, rule) in rules.iter().enumerate().filter(|(_, rule)| rule.effect == effect) {
-            if rule.actions.contains(&Action::Catalog) {
-                index.catalog.push(position);
-            }
-            for pattern in &rule.repositories {
-                let positions = match pattern.first_segment() {
-                    Some(segment) => index.by_first_segment.entry(segment.into()).or_default(),
-                    None => &mut index.elsewhere,
-                };
-                if positions.last() != Some(&position) {
-                    positions.push(position);
-                }
-            }
-        }
-        index
-    }
-
-    /// Positions in ascending order, so that the first match is the first of the file.
-    fn candidates(&self, access: &Access<'_>) -> impl Iterator<Item = usize> {
-        let (mut left, mut right) = match access.repository {
-            None => (self.catalog.as_slice(), [].as_slice()),
-            Some(name) => {
-                let first = name.as_str().split('/').next().unwrap_or_default();
-                (self.by_first_segment.get(first).map_or([].as_slice(), Vec::as_slice), self.elsewhere.as_slice())
-            }
-        };
-        std::iter::from_fn(move || {
-            let from = match (left.first(), right.first()) {
-                (Some(one), Some(other)) if one <= other => &mut left,
-                (Some(_), None) => &mut left,
-                _ => &mut right,
-            };
-            let (next, rest) = from.split_first()?;
-            *from = rest;
-            Some(*next)
-        })
     }
 }

@@ -169,7 +169,7 @@ fn judged(decision: Decision) -> (Verdict, String, String) {
 /// The facts of a request by a client that isn't connected.
 #[must_use]
 pub fn facts(identity: &PeerIdentity, client: IpAddr, now: u64) -> Facts<'_> {
-    Facts { identity, accesses: &[], now, client, tls: TlsFacts::new("TLSv1.3"), tag_exists: None }
+    Facts { identity, standing: None, accesses: &[], now, client, tls: TlsFacts::new("TLSv1.3"), tag_exists: None }
 }
 
 /// Checks a case file as a whole. `read_certificate` makes an identity of a certificate file's name.

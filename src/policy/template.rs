@@ -43,9 +43,9 @@ impl RepositoryPattern {
         Ok(Self { prefix, segments })
     }
 
-    /// The first segment, if every name that matches begins with it.
-    pub(super) fn first_segment(&self) -> Option<&str> {
-        self.prefix.split('/').next().filter(|segment| !segment.is_empty())
+    /// The whole segments that every matching name begins with; empty if there are none.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     /// Whether the pattern, seen with this identity, names the repository.

@@ -52,6 +52,7 @@ fn ask(policy: &Policy, identity: &PeerIdentity, method: &str, target: &str) -> 
     let accesses = route.accesses();
     let facts = Facts {
         identity,
+        standing: None,
         accesses: accesses.as_ref(),
         now: 1_790_000_000,
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -150,6 +151,7 @@ fn a_refusal_tells_its_decision_id() {
     let (identity, accesses) = (client(&["CN=x"]), route.accesses());
     let facts = Facts {
         identity: &identity,
+        standing: None,
         accesses: &accesses,
         now: 0,
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),

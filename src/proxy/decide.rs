@@ -7,7 +7,7 @@ use super::refusal::Refusal;
 use super::strict::Head;
 use super::unix_seconds;
 use crate::oci::{Access, Action, RepoName, Route};
-use crate::policy::{Decision, Facts, TlsFacts};
+use crate::policy::{Decision, Facts, Standing, TlsFacts};
 use crate::telemetry::UpstreamFault;
 
 /// Asks again whether the client may be connected at all. Cheap unless a generation was published since.
@@ -96,7 +96,8 @@ fn accept(exchange: &mut Exchange, decision: Decision) -> Result<(), Refusal> {
 /// The decision, and the route that may go on: without a mount that was refused.
 fn decide(exchange: &Exchange, route: Route) -> (Route, Decision) {
     // The accesses of the route take the place of these.
-    exchange.snapshot.policy.decide_route(route, &facts(exchange, &[]))
+    let standing = exchange.connection.standing(&exchange.snapshot.policy);
+    exchange.snapshot.policy.decide_route(route, &facts(exchange, &standing, &[]))
 }
 
 /// Whether the client would get at `repository` of the upstream of this request if it asked to pull from it.
@@ -105,13 +106,16 @@ pub(super) fn may_pull(exchange: &Exchange, repository: &RepoName) -> bool {
     // A pull of a name that another upstream claims would go there.
     let chosen = exchange.snapshot.upstreams.choose(upstream.unwrap_or_default(), None, Some(repository));
     let pull = [Access { action: Action::Pull, repository: Some(repository), tags: &[] }];
-    let permitted = matches!(exchange.snapshot.policy.decide(&facts(exchange, &pull)), Decision::Permit(_));
+    let standing = exchange.connection.standing(&exchange.snapshot.policy);
+    let facts = facts(exchange, &standing, &pull);
+    let permitted = matches!(exchange.snapshot.policy.decide(&facts), Decision::Permit(_));
     permitted && chosen.map(|chosen| chosen.name()) == upstream
 }
 
-fn facts<'a>(exchange: &'a Exchange, accesses: &'a [Access<'a>]) -> Facts<'a> {
+fn facts<'a>(exchange: &'a Exchange, standing: &'a Standing, accesses: &'a [Access<'a>]) -> Facts<'a> {
     Facts {
         identity: &exchange.connection.identity,
+        standing: Some(standing),
         accesses,
         now: unix_seconds(exchange.time()),
         client: exchange.connection.record.client.ip(),

@@ -144,7 +144,7 @@ fn decide(policy: &Policy, identity: &PeerIdentity, route: &Route) -> Decision {
 
 fn facts(identity: &PeerIdentity) -> Facts<'_> {
     let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    Facts { identity, accesses: &[], now: 0, client, tls: TlsFacts::new("TLSv1.3"), tag_exists: None }
+    Facts { identity, standing: None, accesses: &[], now: 0, client, tls: TlsFacts::new("TLSv1.3"), tag_exists: None }
 }
 
 fn no_rules() -> Policy {

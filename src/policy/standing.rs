@@ -1,0 +1,90 @@
+//! What a policy has to do with one client, worked out once and kept beside its connection.
+
+use crate::config::policy::Effect;
+use crate::identity::PeerIdentity;
+
+use super::index::List;
+use super::rule::{Policy, Rule, Subjects};
+
+/// To which groups of a policy a client belongs, and which rules of long lists concern it.
+///
+/// It depends on nothing but the policy and the certificate, so it holds for as long as both do. It is not proof of
+/// anything: a decision asks whether it was made by the policy that decides, and makes another one if not.
+#[derive(Debug)]
+pub struct Standing {
+    policy: u64,
+    allowing: Share,
+    denying: Share,
+}
+
+/// The part of one effect: where a certificate is ambiguous, who allows sees less of it than who denies.
+#[derive(Debug)]
+struct Share {
+    /// A bit for each group of the policy.
+    groups: Box<[u64]>,
+    /// For each long list its rules that concern the client.
+    long: Box<[Box<[u32]>]>,
+}
+
+impl Policy {
+    /// Works out what this policy has to do with a client. Costs a comparison with each selector of the policy, so it
+    /// is worth keeping.
+    #[must_use]
+    pub fn standing(&self, identity: &PeerIdentity) -> Standing {
+        Standing {
+            policy: self.id,
+            allowing: Share::of(self, Effect::Allow, identity),
+            denying: Share::of(self, Effect::Deny, identity),
+        }
+    }
+
+    /// Whether `standing` is one of this policy.
+    #[must_use]
+    pub fn knows(&self, standing: &Standing) -> bool {
+        standing.policy == self.id
+    }
+}
+
+impl Standing {
+    /// Whether the client is one whom the rule is about.
+    pub(super) fn includes(&self, rule: &Rule) -> bool {
+        self.share(rule.effect).includes(rule)
+    }
+
+    /// The rules of a list, without most of those that don't concern the client.
+    pub(super) fn narrow<'s>(&'s self, effect: Effect, list: &'s List) -> &'s [u32] {
+        list.long.and_then(|position| self.share(effect).long.get(position)).map_or(&list.rules, |rules| rules)
+    }
+
+    fn share(&self, effect: Effect) -> &Share {
+        match effect {
+            Effect::Allow => &self.allowing,
+            Effect::Deny => &self.denying,
+        }
+    }
+}
+
+impl Share {
+    fn of(policy: &Policy, effect: Effect, identity: &PeerIdentity) -> Self {
+        let mut groups = vec![0; policy.groups.len().div_ceil(64)].into_boxed_slice();
+        for (position, _) in policy.groups.iter().enumerate().filter(|(_, group)| group.holds(identity, effect)) {
+            if let Some(word) = groups.get_mut(position / 64) {
+                *word |= 1 << (position % 64);
+            }
+        }
+        let mut share = Self { groups, long: Box::default() };
+        let concerns = |position: &u32| policy.rule(*position).is_some_and(|rule| share.includes(rule));
+        let filtered = |list: &List| list.rules.iter().copied().filter(concerns).collect();
+        share.long = policy.index(effect).long_lists().map(filtered).collect();
+        share
+    }
+
+    fn includes(&self, rule: &Rule) -> bool {
+        match &rule.subjects {
+            Subjects::Any => true,
+            Subjects::Groups(positions) => positions
+                .iter()
+                .any(|position| self.groups.get(position / 64).is_some_and(|word| word >> (position % 64) & 1 == 1)),
+        }
+    }
+}
