@@ -8,6 +8,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 pub use super::model::{ChainCheck, Freshness, LogFormat, LogLevel, TlsVersion};
 use super::secret::Secret;
 
@@ -94,6 +96,9 @@ pub struct Listener {
     pub addresses: Vec<SocketAddr>,
     /// The name of the upstream that serves what neither host nor repository sends elsewhere. It exists.
     pub upstream: String,
+    /// The networks of load balancers whose connections begin with a header of the PROXY protocol; empty if there are
+    /// none.
+    pub proxy_sources: Vec<IpNet>,
     /// The TLS side.
     pub tls: ListenerTls,
 }

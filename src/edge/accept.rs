@@ -1,5 +1,6 @@
 //! Listening sockets, and the life of a connection from accept to close.
 
+use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use tokio::task::JoinSet;
 
 use super::App;
 use super::connection::{Connection, Opened, Register};
-use super::limits::Counters;
+use super::limits::{ConnectionSlot, Counters};
+use super::proxy_protocol;
 use super::serve::{self, Serving, WindowBudget};
 use super::socket::{Socket, abort, close_gently};
 use super::stream::EdgeStream;
@@ -148,24 +150,24 @@ async fn connection(edge: Edge, serving: Arc<Serving>, listener: usize, tcp: Tcp
     let Some(configured) = snapshot.listeners.get(listener) else { return };
     let bounds = &serving.limits.connections;
     let started = Instant::now();
+    // Until a load balancer says otherwise.
+    let mut client = peer;
+    let arrived = handshake(&edge, &serving, configured, &tcp, &mut client).await;
     let report = |failure: &HandshakeFailure| {
-        report_failure(&edge.telemetry, &configured.name, peer, failure, started);
+        report_failure(&edge.telemetry, &configured.name, Ends { client, peer }, failure, started);
     };
-    let _slot = match edge.counters.connection(peer.ip(), bounds) {
-        Ok(slot) => slot,
-        Err(result) => {
-            report(&HandshakeFailure { result, detail: "a limit is reached".to_owned() });
-            return abort(&tcp);
-        }
-    };
-    let accepted = match handshake(&edge, &serving, configured, &tcp, peer).await {
-        Ok(accepted) => accepted,
+    let (accepted, _slot) = match arrived {
+        Ok(arrived) => arrived,
         Err(failure) => {
             report(&failure);
             return match failure.result {
                 HandshakeResult::Timeout
+                | HandshakeResult::TooManyConnections
+                | HandshakeResult::TooManyOfAddress
                 | HandshakeResult::TooManyHandshakes
-                | HandshakeResult::TooManyHandshakesOfAddress => abort(&tcp),
+                | HandshakeResult::TooManyHandshakesOfAddress
+                | HandshakeResult::ProxyHeaderMissing
+                | HandshakeResult::ProxyHeaderMalformed => abort(&tcp),
                 // Whoever was told why must be able to read it.
                 _ => close_gently(&tcp).await,
             };
@@ -183,7 +185,7 @@ async fn connection(edge: Edge, serving: Arc<Serving>, listener: usize, tcp: Tcp
     edge.telemetry.metrics.handshake(result, started.elapsed());
     let opened = Opened {
         listener,
-        record: Arc::new(connection_record(&configured.name, peer, &accepted)),
+        record: Arc::new(connection_record(&configured.name, client, &accepted)),
         approved_until: snapshot.revocation.permits_until(&accepted.identity.path),
         identity: accepted.identity,
         server_name: accepted.server_name,
@@ -194,20 +196,32 @@ async fn connection(edge: Edge, serving: Arc<Serving>, listener: usize, tcp: Tcp
     serve_accepted(&edge, &serving, tcp, Connection::new(opened), accepted.stream, accepted.http2).await;
 }
 
-/// A handshake within its bounds of number and time.
+/// A handshake within its bounds of number and time, after the header of a load balancer if one must be there.
+///
+/// Before the header the connection counts among all connections and handshakes; from then on for the address in it, too.
 async fn handshake(
     edge: &Edge,
     serving: &Serving,
     listener: &Listener,
     tcp: &Arc<TcpStream>,
-    peer: SocketAddr,
-) -> Result<Accepted<Socket>, HandshakeFailure> {
+    client: &mut SocketAddr,
+) -> Result<(Accepted<Socket>, ConnectionSlot), HandshakeFailure> {
     let limits = &serving.limits;
-    let slot = edge.counters.handshake(peer.ip(), &limits.connections);
-    let _slot = slot.map_err(|result| HandshakeFailure { result, detail: "a limit is reached".to_owned() })?;
-    let handshake = tls::accept(&listener.acceptor, Socket::new(tcp.clone()));
-    match tokio::time::timeout(limits.handshake_timeout, handshake).await {
-        Ok(outcome) => outcome,
+    let full = |result| HandshakeFailure { result, detail: "a limit is reached".to_owned() };
+    let mut slot = edge.counters.connection(&limits.connections).map_err(full)?;
+    let mut under_way = edge.counters.handshake(&limits.connections).map_err(full)?;
+    let steps = async {
+        if proxy_protocol::is_expected(&listener.proxy_sources, client.ip())
+            && let Some(carried) = proxy_protocol::read_header(tcp).await?
+        {
+            *client = carried;
+        }
+        slot.of_address(client.ip(), &limits.connections).map_err(full)?;
+        under_way.of_address(client.ip(), &limits.connections).map_err(full)?;
+        tls::accept(&listener.acceptor, Socket::new(tcp.clone())).await
+    };
+    match tokio::time::timeout(limits.handshake_timeout, steps).await {
+        Ok(outcome) => outcome.map(|accepted| (accepted, slot)),
         Err(_) => Err(HandshakeFailure {
             result: HandshakeResult::Timeout,
             detail: format!("not done after {:?}", limits.handshake_timeout),
@@ -234,17 +248,25 @@ impl Allowance {
     }
 }
 
-fn report_failure(
-    telemetry: &Telemetry,
-    listener: &str,
+/// Who is at the other end: the client, and the load balancer that passed it on, if there is one.
+#[derive(Clone, Copy)]
+struct Ends {
+    client: SocketAddr,
     peer: SocketAddr,
-    failure: &HandshakeFailure,
-    started: Instant,
-) {
+}
+
+impl fmt::Display for Ends {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "client {}", self.client)?;
+        if self.client == self.peer { Ok(()) } else { write!(f, " by way of {}", self.peer) }
+    }
+}
+
+fn report_failure(telemetry: &Telemetry, listener: &str, ends: Ends, failure: &HandshakeFailure, started: Instant) {
     telemetry.metrics.handshake(failure.result, started.elapsed());
     // Anybody can cause these lines, so they may not fill a disk; the metric counts every one.
     let level = if LINES.take() { failure.result.level() } else { Level::Debug };
-    log::log!(level, "handshake refused: {} (listener {listener}, client {peer}): {}", failure.result, failure.detail);
+    log::log!(level, "handshake refused: {} (listener {listener}, {ends}): {}", failure.result, failure.detail);
 }
 
 async fn serve_accepted(
@@ -296,11 +318,11 @@ async fn serve_accepted(
     }
 }
 
-fn connection_record(listener: &Arc<str>, peer: SocketAddr, accepted: &Accepted<Socket>) -> ConnectionRecord {
+fn connection_record(listener: &Arc<str>, client: SocketAddr, accepted: &Accepted<Socket>) -> ConnectionRecord {
     let identity = &accepted.identity;
     let serial = identity.path.first().map(|leaf| leaf.serial.to_string()).unwrap_or_default();
     ConnectionRecord {
-        client: peer,
+        client,
         listener: listener.clone(),
         identity: ClientRecord {
             label: identity.label().into(),

@@ -20,40 +20,22 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Counts a connection that was just accepted.
-    pub(super) fn connection(
-        self: &Arc<Self>,
-        address: IpAddr,
-        limits: &ConnectionLimits,
-    ) -> Result<ConnectionSlot, HandshakeResult> {
-        let address = source(address);
+    /// Counts a connection that was just accepted, of whom is not known yet.
+    pub(super) fn connection(self: &Arc<Self>, limits: &ConnectionLimits) -> Result<ConnectionSlot, HandshakeResult> {
         if self.connections.fetch_add(1, Ordering::AcqRel) >= limits.all {
             self.connections.fetch_sub(1, Ordering::AcqRel);
             return Err(HandshakeResult::TooManyConnections);
         }
-        if !self.by_address.enter(address, limits.per_address) {
-            self.connections.fetch_sub(1, Ordering::AcqRel);
-            return Err(HandshakeResult::TooManyOfAddress);
-        }
-        Ok(ConnectionSlot { counters: self.clone(), address })
+        Ok(ConnectionSlot { counters: self.clone(), address: None })
     }
 
-    /// Counts a handshake that is about to begin.
-    pub(super) fn handshake(
-        self: &Arc<Self>,
-        address: IpAddr,
-        limits: &ConnectionLimits,
-    ) -> Result<HandshakeSlot, HandshakeResult> {
-        let address = source(address);
+    /// Counts a handshake that is about to begin, the header of a load balancer included.
+    pub(super) fn handshake(self: &Arc<Self>, limits: &ConnectionLimits) -> Result<HandshakeSlot, HandshakeResult> {
         if self.handshakes.fetch_add(1, Ordering::AcqRel) >= limits.handshakes {
             self.handshakes.fetch_sub(1, Ordering::AcqRel);
             return Err(HandshakeResult::TooManyHandshakes);
         }
-        if !self.handshakes_by_address.enter(address, limits.handshakes_per_address) {
-            self.handshakes.fetch_sub(1, Ordering::AcqRel);
-            return Err(HandshakeResult::TooManyHandshakesOfAddress);
-        }
-        Ok(HandshakeSlot { counters: self.clone(), address })
+        Ok(HandshakeSlot { counters: self.clone(), address: None })
     }
 
     /// Counts a connection of a client whose certificate has this fingerprint.
@@ -81,13 +63,27 @@ fn source(address: IpAddr) -> IpAddr {
 #[derive(Debug)]
 pub(super) struct ConnectionSlot {
     counters: Arc<Counters>,
-    address: IpAddr,
+    address: Option<IpAddr>,
+}
+
+impl ConnectionSlot {
+    /// Counts the connection for its client's address, now that it is known.
+    pub(super) fn of_address(&mut self, address: IpAddr, limits: &ConnectionLimits) -> Result<(), HandshakeResult> {
+        let address = source(address);
+        if !self.counters.by_address.enter(address, limits.per_address) {
+            return Err(HandshakeResult::TooManyOfAddress);
+        }
+        self.address = Some(address);
+        Ok(())
+    }
 }
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.counters.connections.fetch_sub(1, Ordering::AcqRel);
-        self.counters.by_address.leave(&self.address);
+        if let Some(address) = &self.address {
+            self.counters.by_address.leave(address);
+        }
     }
 }
 
@@ -95,13 +91,27 @@ impl Drop for ConnectionSlot {
 #[derive(Debug)]
 pub(super) struct HandshakeSlot {
     counters: Arc<Counters>,
-    address: IpAddr,
+    address: Option<IpAddr>,
+}
+
+impl HandshakeSlot {
+    /// Counts the handshake for its client's address, now that it is known.
+    pub(super) fn of_address(&mut self, address: IpAddr, limits: &ConnectionLimits) -> Result<(), HandshakeResult> {
+        let address = source(address);
+        if !self.counters.handshakes_by_address.enter(address, limits.handshakes_per_address) {
+            return Err(HandshakeResult::TooManyHandshakesOfAddress);
+        }
+        self.address = Some(address);
+        Ok(())
+    }
 }
 
 impl Drop for HandshakeSlot {
     fn drop(&mut self) {
         self.counters.handshakes.fetch_sub(1, Ordering::AcqRel);
-        self.counters.handshakes_by_address.leave(&self.address);
+        if let Some(address) = &self.address {
+            self.counters.handshakes_by_address.leave(address);
+        }
     }
 }
 
@@ -174,11 +184,15 @@ mod tests {
     fn places_come_back_and_one_address_does_not_take_anothers() {
         let counters = Arc::new(Counters::default());
         let (one, other) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2]));
-        let first = counters.connection(one, &limits(1)).expect("room");
-        assert_eq!(counters.connection(one, &limits(1)).err(), Some(HandshakeResult::TooManyOfAddress));
-        let second = counters.connection(other, &limits(1)).expect("room for another address");
+        let enter = |address| {
+            let mut slot = counters.connection(&limits(1))?;
+            slot.of_address(address, &limits(1)).map(|()| slot)
+        };
+        let first = enter(one).expect("room");
+        assert_eq!(enter(one).err(), Some(HandshakeResult::TooManyOfAddress));
+        let second = enter(other).expect("room for another address");
         drop(first);
-        let third = counters.connection(one, &limits(1)).expect("room again");
+        let third = enter(one).expect("room again");
         drop((second, third));
         assert_eq!(counters.connections.load(Ordering::Acquire), 0);
         assert!(counters.by_address.shards.iter().all(|shard| shard.lock().expect("unpoisoned").is_empty()));
@@ -187,12 +201,9 @@ mod tests {
     #[test]
     fn the_bound_on_all_holds_across_addresses() {
         let counters = Arc::new(Counters::default());
-        let held: Vec<_> = (1..=3).map(|n| counters.handshake(IpAddr::from([192, 0, 2, n]), &limits(9))).collect();
+        let held: Vec<_> = (1..=3).map(|_| counters.handshake(&limits(9))).collect();
         assert!(held.iter().all(Result::is_ok));
-        assert_eq!(
-            counters.handshake(IpAddr::from([192, 0, 2, 9]), &limits(9)).err(),
-            Some(HandshakeResult::TooManyHandshakes)
-        );
+        assert_eq!(counters.handshake(&limits(9)).err(), Some(HandshakeResult::TooManyHandshakes));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod accept;
 mod connection;
 mod limits;
 pub(crate) mod progress;
+mod proxy_protocol;
 mod serve;
 mod socket;
 mod stream;

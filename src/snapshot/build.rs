@@ -194,6 +194,7 @@ fn build_listeners(
         match built {
             Ok(acceptor) => listeners.push(Listener {
                 name: configured.name.as_str().into(),
+                proxy_sources: configured.proxy_sources.clone(),
                 acceptor,
                 trust: material.trust.clone(),
                 upstream: configured.upstream.clone(),

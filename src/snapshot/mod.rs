@@ -12,6 +12,8 @@ mod watch;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use ipnet::IpNet;
+
 pub use build::{Builder, Built, Failed};
 pub use store::{Publisher, Reader, store};
 pub use watch::Watcher;
@@ -51,6 +53,8 @@ pub struct Snapshot {
 pub struct Listener {
     /// Its name in the configuration.
     pub name: Arc<str>,
+    /// The networks of load balancers whose connections begin with a header of the PROXY protocol.
+    pub proxy_sources: Vec<IpNet>,
     /// Its side of the handshake.
     pub acceptor: Acceptor,
     /// Who may vouch for its clients.

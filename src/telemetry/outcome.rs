@@ -161,6 +161,10 @@ labels! {
         ClientAlert = "client_alert",
         /// The bytes are not a TLS handshake, plain HTTP for example.
         Protocol = "protocol",
+        /// A load balancer's connection doesn't begin with a header of the PROXY protocol.
+        ProxyHeaderMissing = "proxy_header_missing",
+        /// The header of a load balancer's connection is broken, too long or for another transport than TCP.
+        ProxyHeaderMalformed = "proxy_header_malformed",
         /// The client closed the connection, or it broke.
         Disconnected = "disconnected",
         /// The handshake took too long.

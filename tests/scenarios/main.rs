@@ -28,6 +28,7 @@ mod log;
 mod pki;
 mod policy;
 mod policy_tools;
+mod proxy_protocol;
 mod real_registry;
 mod reload;
 mod reload_faults;

@@ -1,6 +1,7 @@
 //! What the scenarios are made of: the real gateway, a CA, upstreams, and clients with full control over their bytes.
 
 mod answer;
+pub mod balancer;
 pub mod client;
 mod crl;
 mod der;

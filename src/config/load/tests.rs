@@ -40,6 +40,16 @@ fn the_reference_becomes_settings_with_absolute_paths_and_defaults() {
 }
 
 #[test]
+fn an_empty_list_of_load_balancers_is_an_error() {
+    let directory = directory();
+    let path = directory.path().join("portcullis.yaml");
+    let text = reference().replace("proxy_protocol: null", "proxy_protocol: { trusted_sources: [] }");
+    fs::write(&path, text).expect("written");
+    let said = said(load(&path));
+    assert!(said.contains("listeners[0].proxy_protocol.trusted_sources"), "{said}");
+}
+
+#[test]
 fn the_shipped_policy_is_valid() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/policy.yaml");
     assert_eq!(said(read_yaml_with(&path, |file: PolicyFile| crate::policy::compile(&file))), "nothing");

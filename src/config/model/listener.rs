@@ -25,8 +25,24 @@ pub struct Listener {
     #[schemars(example = &"registry")]
     pub upstream: Option<String>,
 
+    /// Believe load balancers that tell by the PROXY protocol (versions 1 and 2) whose connections they pass on; null is
+    /// never.
+    #[serde(default)]
+    pub proxy_protocol: Option<ProxyProtocol>,
+
     /// Certificates shown and asked for.
     pub tls: ListenerTls,
+}
+
+/// Load balancers in front of a listener.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProxyProtocol {
+    /// Addresses and networks of the load balancers. Connections from there must begin with a header, and the address in
+    /// it is the client's in limits, logs, access records and X-Forwarded-For. All others are ordinary clients, and a
+    /// header that one of them sends is refused.
+    #[schemars(length(min = 1), extend("examples" = [["10.0.0.0/24", "2001:db8::7"]]))]
+    pub trusted_sources: Vec<String>,
 }
 
 /// Certificates shown and asked for.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::units::{ByteSize, HumanDuration};
 
-pub use listener::{Listener, ListenerTls, ServerCertificate, TlsVersion};
+pub use listener::{Listener, ListenerTls, ProxyProtocol, ServerCertificate, TlsVersion};
 pub use uploads::Uploads;
 pub use upstream::{Authorization, Credentials, HealthCheck, Upstream, UpstreamTimeouts, UpstreamTls};
 

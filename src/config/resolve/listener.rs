@@ -1,7 +1,9 @@
 //! Listeners.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
 
 use super::address::is_host_name;
 use super::{DAY, MINUTE, Range, Resolver};
@@ -35,8 +37,32 @@ impl Resolver<'_> {
             name,
             addresses,
             upstream: self.default_upstream(&format!("{at}.upstream"), model.upstream.as_deref(), upstreams),
+            proxy_sources: self.proxy_sources(&format!("{at}.proxy_protocol"), model.proxy_protocol.as_ref()),
             tls: self.listener_tls(&format!("{at}.tls"), &model.tls),
         }
+    }
+
+    /// The networks whose word on the client's address is taken.
+    fn proxy_sources(&mut self, at: &str, model: Option<&model::ProxyProtocol>) -> Vec<IpNet> {
+        let Some(model) = model else { return Vec::new() };
+        let at = format!("{at}.trusted_sources");
+        let mut networks = Vec::new();
+        for (index, text) in model.trusted_sources.iter().enumerate() {
+            let at = format!("{at}[{index}]");
+            let address = || text.parse::<IpAddr>().ok().map(|address| IpNet::from(address.to_canonical()));
+            let Some(network) = text.parse().ok().or_else(address) else {
+                let message = "is no address and no network; write it like 10.0.0.7, 10.0.0.0/24 or 2001:db8::/64";
+                self.error(at, format!("{} {message}", Shown(text)));
+                continue;
+            };
+            if network.addr() != network.network() {
+                self.error(at, format!("{network} lies inside a network; did you mean {}?", network.trunc()));
+            } else if network.prefix_len() == 0 {
+                self.warning(at, "any client can then give itself the address it likes; list the load balancers only");
+            }
+            networks.push(network.trunc());
+        }
+        networks
     }
 
     /// The upstream a listener names, or the only one there is.

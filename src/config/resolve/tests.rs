@@ -269,3 +269,26 @@ fn host_names_are_those_that_resolvers_take_for_names() {
         assert!(!is_host_name(name), "{name}");
     }
 }
+
+#[test]
+fn load_balancers_are_addresses_and_networks() {
+    let case = |sources: &str| {
+        let text = listener("proxy_protocol: { trusted_sources: [SOURCES] }").text().replace("SOURCES", sources);
+        let resolved = resolved(&text);
+        (resolved.settings, lines(&resolved.errors), lines(&resolved.warnings))
+    };
+    let at = "listeners[0].proxy_protocol.trusted_sources";
+    let (_, errors, _) = case("lb.example.com, 10.1.2.3/16");
+    assert!(errors.contains(&format!("{at}[0]: \"lb.example.com\" is no address and no network")), "{errors}");
+    assert!(
+        errors.contains(&format!("{at}[1]: 10.1.2.3/16 lies inside a network; did you mean 10.1.0.0/16?")),
+        "{errors}"
+    );
+    let (_, errors, warnings) = case("'::/0'");
+    assert!(errors.is_empty() && warnings.contains("any client can then give itself"), "{errors}{warnings}");
+    let (settings, errors, warnings) = case("10.0.0.0/24, 10.0.1.7, '2001:db8::7', '::ffff:10.0.2.1'");
+    assert_eq!((errors, warnings), (String::new(), String::new()));
+    let settings = settings.expect("no errors");
+    let sources: Vec<String> = settings.listeners[0].proxy_sources.iter().map(ToString::to_string).collect();
+    assert_eq!(sources, ["10.0.0.0/24", "10.0.1.7/32", "2001:db8::7/128", "10.0.2.1/32"]);
+}
