@@ -1,96 +1,45 @@
 //! The control plane's side: takes in sources, keeps the last good lists, says what is in force.
 
+mod memory;
+mod reading;
+mod report;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use sha2::{Digest, Sha256};
-
-use super::crl::Crl;
-use super::index::List;
-use super::pem::for_each_list;
-use super::serials::SerialSet;
-use super::{CrlFault, CrlNumber, Index, Issuer, Settings, Verify};
-use crate::identity::{IssuerId, canonical_name, display_name};
+use self::memory::Memory;
+pub use self::memory::Seen;
+use self::reading::{Held, Reading, Source};
+pub use self::report::{ListReport, SourceInput, SourceReport, Standing};
+use super::stack::{Layer, List, Series, Stack};
+use super::{CrlFault, CrlNumber, Index, Issuer, Scope, Settings, Verify};
+use crate::identity::IssuerId;
 
 /// Most bytes of one source; whoever reads sources should not read more. A list of a million entries has about 40 MB,
 /// and a third more as PEM.
 pub const MAX_SOURCE: usize = 160 * 1024 * 1024;
 
-/// What was read from one source.
-#[derive(Debug)]
-pub struct SourceInput {
-    /// What the source is called in messages and reports: its path.
-    pub key: String,
-    /// Its bytes (one DER list, or PEM blocks), or why there are none.
-    pub bytes: Result<Vec<u8>, String>,
-}
-
-/// How one source stands after an update.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SourceReport {
-    /// The source's key.
-    pub key: String,
-    /// Its lists, one for each issuer: the last good ones, whatever the last reading gave.
-    pub lists: Vec<ListReport>,
-    /// When it was last read without fault, in unix seconds.
-    pub last_success: Option<i64>,
-    /// What was wrong this time.
-    pub faults: Vec<CrlFault>,
-}
-
-/// An accepted list.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ListReport {
-    /// Name and key of the issuer.
-    pub issuer: IssuerId,
-    /// The issuer's subject in one printable line.
-    pub issuer_name: String,
-    /// The CRL number.
-    pub number: Option<CrlNumber>,
-    /// Start of validity, in unix seconds.
-    pub this_update: i64,
-    /// When the next list is due, in unix seconds.
-    pub next_update: i64,
-    /// How many serial numbers are revoked.
-    pub entries: usize,
-    /// Whether the list counts, or a newer one of another source goes before it.
-    pub in_force: bool,
-}
+/// Most deltas of one source that wait for their base after the source has replaced them by others.
+const MAX_WAITING: usize = 8;
 
 /// Every source and its last good lists.
 ///
-/// A source that can't be read, or is gone, keeps its lists until another source has a list of the same issuer that is
-/// at least as new; only [`Sources::retain`] forgets at once. Cloning is cheap, so a build of a snapshot that may fail
-/// can work on a copy.
+/// A source that can't be read, or is gone, keeps its lists until another source has a list of the same issuer and scope
+/// that is at least as new; only [`Sources::retain`] forgets at once. Cloning is cheap, so a build of a snapshot that may
+/// fail can work on a copy.
 #[derive(Debug, Clone)]
 pub struct Sources {
     settings: Settings,
     by_key: BTreeMap<String, Source>,
     issuers: Vec<IssuerId>,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Source {
-    /// SHA-256 of the bytes, if they were taken without fault: the same bytes needn't be read again.
-    clean: Option<[u8; 32]>,
-    held: BTreeMap<IssuerId, Held>,
-    last_success: Option<i64>,
-}
-
-#[derive(Debug, Clone)]
-struct Held {
-    list: Arc<List>,
-    /// Whether the source still holds it, as far as it could be read.
-    present: bool,
+    memory: Memory,
 }
 
 impl Sources {
     /// No sources yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self { settings, by_key: BTreeMap::new(), issuers: Vec::new() }
+        Self { settings, by_key: BTreeMap::new(), issuers: Vec::new(), memory: Memory::default() }
     }
 
     /// Changes how revocation is judged, from the next update on.
@@ -105,35 +54,59 @@ impl Sources {
         self.by_key.retain(|key, _| is_configured(key));
     }
 
+    /// The newest lists that were in force, for [`Sources::remember`] of another process: after a restart, an older list
+    /// must not pass for news.
+    #[must_use]
+    pub fn seen(&self) -> Vec<Seen> {
+        self.memory.all()
+    }
+
+    /// Takes over what [`Sources::seen`] gave before a restart. The newer of two memories counts.
+    pub fn remember(&mut self, seen: impl IntoIterator<Item = Seen>) {
+        seen.into_iter().for_each(|seen| self.memory.add(&seen));
+    }
+
     /// Takes in what all sources hold now, and gives the index of what is in force.
     ///
-    /// Expensive for large lists (a million entries: about half a second), so it belongs off the serving threads.
+    /// Expensive for large lists (a million entries: about half a second), so it belongs off the serving threads. The
+    /// bytes of a source are let go before the next input is asked for, so an iterator that reads them one by one needs
+    /// the memory of one.
+    ///
     /// Sources that are known but not in `inputs` count as missing. Lists of authorities that are not in `issuers`
     /// (all CA certificates of the trust bundles) are refused, and forgotten if they had been accepted.
     pub fn update(
         &mut self,
-        inputs: Vec<SourceInput>,
+        inputs: impl IntoIterator<Item = SourceInput>,
         issuers: &[Issuer],
         now: i64,
         verify: &Verify<'_>,
     ) -> (Index, Vec<SourceReport>) {
         self.follow_trust(issuers);
-        let mut faults: BTreeMap<String, Vec<CrlFault>> =
-            self.by_key.keys().map(|key| (key.clone(), vec![CrlFault::Missing])).collect();
+        let mut faults: Faults = self.by_key.keys().map(|key| (key.clone(), vec![CrlFault::Missing])).collect();
         let reading = Reading { settings: &self.settings, issuers, now, verify };
-        for SourceInput { key, bytes } in inputs {
+        for SourceInput { key, bytes, issuer } in inputs {
             let source = self.by_key.entry(key.clone()).or_default();
             let found = match bytes {
-                Ok(bytes) => source.take(bytes, &reading),
+                Ok(bytes) => source.take(bytes, issuer.as_deref(), &reading),
                 Err(cause) => vec![CrlFault::Unreadable(cause)],
             };
             faults.insert(key, found);
         }
         self.mark_absent(&faults);
         self.drop_superseded();
-        let in_force = self.in_force();
-        let reports = self.reports(faults, &in_force);
-        (Index::new(self.settings.clone(), in_force), reports)
+        let mut stacks = self.in_force();
+        stacks.values_mut().for_each(|stack| self.memory.judge(stack));
+        self.drop_spent_deltas(&stacks);
+        self.find_rollbacks(&stacks, &mut faults);
+        let reports = self.reports(faults, &stacks, now);
+        let mut by_issuer: Vec<(IssuerId, Vec<Stack>)> = Vec::new();
+        for (series, stack) in stacks {
+            match by_issuer.last_mut() {
+                Some((issuer, stacks)) if *issuer == series.issuer => stacks.push(stack),
+                _ => by_issuer.push((series.issuer, vec![stack])),
+            }
+        }
+        (Index::new(self.settings.clone(), by_issuer), reports)
     }
 
     /// Another set of authorities: lists of those who left count no more, and refused lists deserve another look.
@@ -146,12 +119,12 @@ impl Sources {
         }
         for source in self.by_key.values_mut() {
             source.clean = None;
-            source.held.retain(|id, _| ids.binary_search(id).is_ok());
+            source.held.retain(|key, _| ids.binary_search(&key.series.issuer).is_ok());
         }
         self.issuers = ids;
     }
 
-    fn mark_absent(&mut self, faults: &BTreeMap<String, Vec<CrlFault>>) {
+    fn mark_absent(&mut self, faults: &Faults) {
         for (key, source) in &mut self.by_key {
             let unread = |fault: &CrlFault| matches!(fault, CrlFault::Missing | CrlFault::Unreadable(_));
             if faults.get(key).is_some_and(|faults| faults.iter().any(unread)) {
@@ -161,53 +134,100 @@ impl Sources {
         }
     }
 
-    /// Lets go of lists that their source no longer holds, once another source has one that is at least as new, and of
-    /// sources that are gone and hold nothing any more.
+    fn held(&self) -> impl Iterator<Item = &Held> {
+        self.by_key.values().flat_map(|source| source.held.values())
+    }
+
+    /// Lets go of full lists that their source no longer holds, once another list says all they say: one of the same
+    /// scope that is at least as new, or a later one about everything. Numbers of different scopes can't be compared.
     fn drop_superseded(&mut self) {
-        let mut newest: BTreeMap<IssuerId, Arc<List>> = BTreeMap::new();
-        for held in self.by_key.values().flat_map(|source| source.held.values()).filter(|held| held.present) {
-            let list = newest.entry(held.list.issuer).or_insert_with(|| Arc::clone(&held.list));
+        let full = Scope::full().id();
+        let mut newest: BTreeMap<Series, Arc<List>> = BTreeMap::new();
+        for held in self.held().filter(|held| held.present && held.list.base.is_none()) {
+            let list = newest.entry(held.list.series).or_insert_with(|| Arc::clone(&held.list));
             if held.list.precedes(list) {
                 *list = Arc::clone(&held.list);
             }
         }
+        let is_spent = |list: &List| {
+            let successor = newest.get(&list.series);
+            let of_all = newest.get(&Series { scope: full, ..list.series }).filter(|of_all| !of_all.came_expired);
+            successor.is_some_and(|successor| !list.precedes(successor))
+                || of_all.is_some_and(|of_all| of_all.age.this_update >= list.age.this_update)
+        };
         for source in self.by_key.values_mut() {
-            source
-                .held
-                .retain(|id, held| held.present || newest.get(id).is_none_or(|newest| held.list.precedes(newest)));
+            source.held.retain(|_, held| held.present || held.list.base.is_some() || !is_spent(&held.list));
         }
     }
 
-    /// Each issuer's newest lists: one, or several of the same age with different content, which are united.
-    fn in_force(&self) -> Vec<(IssuerId, Vec<Arc<List>>)> {
-        let mut by_issuer: BTreeMap<IssuerId, Vec<Arc<List>>> = BTreeMap::new();
-        for held in self.by_key.values().flat_map(|source| source.held.values()) {
-            let lists = by_issuer.entry(held.list.issuer).or_default();
-            lists.retain(|other| !held.list.precedes(other));
-            let known = lists.iter().any(|other| other.precedes(&held.list) || other.is_same_as(&held.list));
-            if !known {
-                lists.push(Arc::clone(&held.list));
+    /// Of each issuer and scope the newest list (or several of the same age with different content, which are united),
+    /// and the deltas that lead on from it.
+    fn in_force(&self) -> BTreeMap<Series, Stack> {
+        let mut bases: BTreeMap<Series, Vec<Arc<List>>> = BTreeMap::new();
+        let mut deltas: BTreeMap<Series, Vec<&Arc<List>>> = BTreeMap::new();
+        for list in self.held().map(|held| &held.list) {
+            if list.base.is_some() {
+                deltas.entry(list.series).or_default().push(list);
+                continue;
+            }
+            let lists = bases.entry(list.series).or_default();
+            lists.retain(|other| !list.precedes(other));
+            if !lists.iter().any(|other| other.precedes(list) || other.is_same_as(list)) {
+                lists.push(Arc::clone(list));
             }
         }
-        by_issuer.into_iter().collect()
+        let stack = |(series, base): (Series, Vec<Arc<List>>)| {
+            let base = Layer::new(base);
+            let deltas = chain(base.number(), deltas.get(&series).map(Vec::as_slice).unwrap_or_default());
+            Stack::new(base, deltas).map(|stack| (series, stack))
+        };
+        bases.into_iter().filter_map(stack).collect()
     }
 
-    fn reports(
-        &mut self,
-        mut faults: BTreeMap<String, Vec<CrlFault>>,
-        in_force: &[(IssuerId, Vec<Arc<List>>)],
-    ) -> Vec<SourceReport> {
-        let counts = |list: &List| in_force.iter().flat_map(|(_, lists)| lists).any(|other| other.is_same_as(list));
-        let reports: Vec<_> = self
-            .by_key
-            .iter()
-            .map(|(key, source)| SourceReport {
-                key: key.clone(),
-                lists: source.held.values().map(|held| held.list.report(counts(&held.list))).collect(),
-                last_success: source.last_success,
-                faults: faults.remove(key).unwrap_or_default(),
-            })
-            .collect();
+    /// Lets go of deltas that their source no longer holds, once what is in force says all they say.
+    fn drop_spent_deltas(&mut self, stacks: &BTreeMap<Series, Stack>) {
+        for source in self.by_key.values_mut() {
+            let mut waiting = 0;
+            let standings: Vec<_> =
+                source.held.iter().map(|(key, held)| (*key, standing(&held.list, stacks))).collect();
+            // The newest come last.
+            for (key, standing) in standings.into_iter().rev().filter(|(key, _)| key.span.is_some()) {
+                let is_absent = source.held.get(&key).is_some_and(|held| !held.present);
+                waiting += usize::from(standing == Standing::Waiting);
+                let is_spent =
+                    standing == Standing::Superseded || standing == Standing::Waiting && waiting > MAX_WAITING;
+                if is_absent && is_spent {
+                    source.held.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// Says of each source which of its lists are older than what was in force before.
+    fn find_rollbacks(&self, stacks: &BTreeMap<Series, Stack>, faults: &mut Faults) {
+        for layer in stacks.values().flat_map(Stack::layers).filter(|layer| layer.is_rolled_back) {
+            let seen = self.memory.of(layer).and_then(|age| age.number);
+            for (key, source) in &self.by_key {
+                let is_in = |list: &List| layer.lists().iter().any(|other| other.is_same_as(list));
+                for held in source.held.values().filter(|held| held.present && is_in(&held.list)) {
+                    let fault = CrlFault::RolledBack { found: held.list.age.number, seen };
+                    faults.entry(key.clone()).or_default().push(fault);
+                }
+            }
+        }
+    }
+
+    fn reports(&mut self, mut faults: Faults, stacks: &BTreeMap<Series, Stack>, now: i64) -> Vec<SourceReport> {
+        let mut reports = Vec::new();
+        for (key, source) in &mut self.by_key {
+            let faults = faults.remove(key).unwrap_or_default();
+            if faults.is_empty() {
+                source.last_success = Some(now);
+            }
+            let lists = source.held.values().map(|held| ListReport::new(&held.list, standing(&held.list, stacks)));
+            let (key, lists) = (key.clone(), lists.collect());
+            reports.push(SourceReport { key, lists, last_success: source.last_success, faults });
+        }
         // A source that is gone and has nothing left to say is reported once more and then forgotten.
         let gone = |report: &SourceReport| report.lists.is_empty() && report.faults.contains(&CrlFault::Missing);
         for report in reports.iter().filter(|report| gone(report)) {
@@ -217,136 +237,37 @@ impl Sources {
     }
 }
 
-/// What every list of an update is judged by.
-struct Reading<'a> {
-    settings: &'a Settings,
-    issuers: &'a [Issuer],
-    now: i64,
-    verify: &'a Verify<'a>,
-}
+/// What is wrong with each source.
+type Faults = BTreeMap<String, Vec<CrlFault>>;
 
-impl Source {
-    /// Takes the lists of `bytes` that are good; each of the others leaves its issuer's last good list in force.
-    fn take(&mut self, mut bytes: Vec<u8>, reading: &Reading<'_>) -> Vec<CrlFault> {
-        if bytes.len() > MAX_SOURCE {
-            return vec![CrlFault::TooLarge(bytes.len())];
-        }
-        let digest = <[u8; 32]>::from(Sha256::digest(&bytes));
-        if self.clean == Some(digest) {
-            self.last_success = Some(reading.now);
-            return Vec::new();
-        }
-        let mut faults = Vec::new();
-        let mut read: BTreeMap<IssuerId, List> = BTreeMap::new();
-        for_each_list(&mut bytes, |der| match der.and_then(|der| reading.list(der)) {
-            Ok(list) if read.get(&list.issuer).is_some_and(|other| other.precedes(&list)) => {}
-            Ok(list) => drop(read.insert(list.issuer, list)),
-            Err(fault) => faults.push(fault),
-        });
-        self.held.values_mut().for_each(|held| held.present = false);
-        for (issuer, list) in read {
-            match self.held.get(&issuer).map_or(Ok(()), |held| reading.may_replace(&held.list, &list)) {
-                Ok(()) => drop(self.held.insert(issuer, Held { list: Arc::new(list), present: true })),
-                Err(fault) => faults.push(fault),
+/// The deltas that lead on from a list with this number, in the order in which they apply.
+///
+/// Mostly there is one: the newest holds everything since its base. Where the newest starts at a list that isn't there,
+/// an older one may lead to it, for a list with a delta applied is as good as the list of the delta's number.
+fn chain(base: Option<CrlNumber>, deltas: &[&Arc<List>]) -> Vec<Layer> {
+    let mut layers = Vec::new();
+    let mut reached = base;
+    while let Some(number) = reached {
+        let applicable = || deltas.iter().filter(|delta| delta.applies_to(number));
+        reached = applicable().filter_map(|delta| delta.age.number).max();
+        let mut newest: Vec<Arc<List>> = Vec::new();
+        for delta in applicable().filter(|delta| delta.age.number == reached) {
+            if !newest.iter().any(|other| other.is_same_as(delta)) {
+                newest.push(Arc::clone(delta));
             }
         }
-        self.clean = faults.is_empty().then_some(digest);
-        if faults.is_empty() {
-            self.last_success = Some(reading.now);
-        }
-        faults
+        layers.extend((!newest.is_empty()).then(|| Layer::new(newest)));
     }
+    layers
 }
 
-impl Reading<'_> {
-    /// Reads and verifies one list (DER).
-    fn list(&self, der: &[u8]) -> Result<List, CrlFault> {
-        let crl = Crl::parse(der)?;
-        let issuer = self.issuer(&crl)?;
-        let ahead = crl.this_update.saturating_sub(self.now);
-        if ahead > self.settings.skew() {
-            return Err(CrlFault::NotYetValid(ahead));
-        }
-        let serials = SerialSet::collect(&crl.entries())?;
-        Ok(List {
-            issuer: issuer.id,
-            issuer_name: issuer.subject.clone(),
-            this_update: crl.this_update,
-            next_update: crl.next_update,
-            number: crl.number,
-            came_expired: self.has_run_out(crl.next_update),
-            content: serials.content_hash(),
-            serials,
-        })
-    }
-
-    /// Whose key signed the list. A name alone says little: authorities renew their keys and keep their names.
-    fn issuer(&self, crl: &Crl<'_>) -> Result<&Issuer, CrlFault> {
-        let name = canonical_name(crl.issuer_der)?;
-        let mut fault = None;
-        for issuer in self.issuers.iter().filter(|issuer| issuer.is_named(&name)) {
-            if !issuer.may_sign_crls {
-                fault.get_or_insert_with(|| CrlFault::NotCrlSigner(issuer.subject.clone()));
-                continue;
-            }
-            match (self.verify)(&crl.signed, &issuer.spki_der) {
-                Ok(()) => return Ok(issuer),
-                Err(cause) => fault = Some(CrlFault::BadSignature { issuer: issuer.subject.clone(), cause }),
-            }
-        }
-        Err(fault.unwrap_or_else(|| CrlFault::UnknownIssuer(display_name(crl.issuer_der))))
-    }
-
-    fn may_replace(&self, held: &List, list: &List) -> Result<(), CrlFault> {
-        if held.is_newer_than(list) {
-            return Err(CrlFault::Older { found: list.number, held: held.number });
-        }
-        if list.came_expired && !self.has_run_out(held.next_update) {
-            return Err(CrlFault::Expired(self.now.saturating_sub(list.next_update)));
-        }
-        Ok(())
-    }
-
-    fn has_run_out(&self, next_update: i64) -> bool {
-        self.now > self.settings.counts_until(next_update)
-    }
-}
-
-impl List {
-    /// Whether this list is newer: by number, and by thisUpdate where numbers are equal or missing.
-    fn is_newer_than(&self, other: &Self) -> bool {
-        match (self.number, other.number) {
-            (Some(own), Some(others)) if own != others => own > others,
-            _ => self.this_update > other.this_update,
-        }
-    }
-
-    /// Whether this list goes before another of the same issuer.
-    fn precedes(&self, other: &Self) -> bool {
-        match (self.came_expired, other.came_expired) {
-            (false, true) => true,
-            (true, false) => false,
-            _ => self.is_newer_than(other),
-        }
-    }
-
-    fn is_same_as(&self, other: &Self) -> bool {
-        self.issuer == other.issuer
-            && self.number == other.number
-            && self.this_update == other.this_update
-            && self.next_update == other.next_update
-            && self.content == other.content
-    }
-
-    fn report(&self, in_force: bool) -> ListReport {
-        ListReport {
-            issuer: self.issuer,
-            issuer_name: self.issuer_name.clone(),
-            number: self.number,
-            this_update: self.this_update,
-            next_update: self.next_update,
-            entries: self.serials.len(),
-            in_force,
-        }
+fn standing(list: &List, stacks: &BTreeMap<Series, Stack>) -> Standing {
+    let stack = stacks.get(&list.series);
+    let layers = stack.map(Stack::layers).unwrap_or_default();
+    match layers.iter().find(|layer| layer.lists().iter().any(|other| other.is_same_as(list))) {
+        Some(layer) if layer.is_rolled_back => Standing::RolledBack,
+        Some(_) => Standing::InForce,
+        None if list.base.is_some() && list.is_ahead_of(stack.and_then(Stack::number)) => Standing::Waiting,
+        None => Standing::Superseded,
     }
 }
