@@ -9,7 +9,9 @@ use x509_parser::prelude::FromDer;
 use x509_parser::x509::{AlgorithmIdentifier, X509Version};
 
 use super::der::{self, Reader};
-use super::{CertificateFault, Description, IssuerId, PathCertificate, PeerIdentity, Serial, Unusable, name, san};
+use super::point::{names_of_issuer, points_of_certificate};
+use super::{CertificateFault, Description, DistributionPoint, IssuerId, PathCertificate, PeerIdentity, Serial};
+use super::{Unusable, name, san};
 
 /// Longest certificate in bytes. The TLS room bounds what a client may send to less; this holds for bundles as well.
 const MAX_CERTIFICATE: usize = 64 * 1024;
@@ -142,6 +144,16 @@ impl<'a> Certificate<'a> {
         san.unwrap_or_default()
     }
 
+    /// Names that can't be read name no list, so none counts for the certificate because of them.
+    fn distribution_points(&self) -> Vec<DistributionPoint> {
+        let tbs = &self.parsed.tbs_certificate;
+        let value = |oid: &[u8]| tbs.extensions().iter().find(|ext| ext.oid.as_bytes() == oid).map(|ext| ext.value);
+        let points = value(CRL_DISTRIBUTION_POINTS).map(|value| points_of_certificate(value, tbs.issuer.as_raw()));
+        let mut points = points.and_then(Result::ok).unwrap_or_default();
+        points.extend(value(ISSUER_ALTERNATIVE_NAME).map(names_of_issuer).and_then(Result::ok).unwrap_or_default());
+        points
+    }
+
     fn extension<'s, T: ?Sized>(&'s self, pick: impl FnMut(&'s ParsedExtension<'a>) -> Option<&'s T>) -> Option<&'s T> {
         self.parsed.tbs_certificate.extensions().iter().map(X509Extension::parsed_extension).find_map(pick)
     }
@@ -246,6 +258,8 @@ impl<'a> Certificate<'a> {
             serial: self.serial,
             not_before: validity.not_before.timestamp(),
             not_after: validity.not_after.timestamp(),
+            is_ca: self.parsed.is_ca(),
+            distribution_points: self.distribution_points(),
             is_anchor: false,
             subject: self.subject(),
         })
@@ -274,6 +288,9 @@ impl<'a> Certificate<'a> {
         Ok(description)
     }
 }
+
+const ISSUER_ALTERNATIVE_NAME: &[u8] = &[0x55, 0x1d, 0x12];
+const CRL_DISTRIBUTION_POINTS: &[u8] = &[0x55, 0x1d, 0x1f];
 
 const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
 const RSA_PSS: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x0a];

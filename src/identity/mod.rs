@@ -13,6 +13,7 @@ pub(crate) mod der;
 mod fault;
 mod name;
 mod path;
+mod point;
 mod san;
 mod spiffe;
 mod unusable;
@@ -26,6 +27,8 @@ pub use self::fault::CertificateFault;
 pub use self::name::{Attribute, names_one_subject};
 pub(crate) use self::name::{canonical as canonical_name, display as display_name, dotted as dotted_oid};
 pub use self::path::{IssuerId, PathCertificate, Serial};
+pub(crate) use self::point::names_of_point;
+pub use self::point::{DistributionPoint, PointName, ReasonFlags};
 pub use self::spiffe::SpiffeId;
 pub use self::unusable::Unusable;
 

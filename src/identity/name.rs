@@ -92,9 +92,20 @@ pub(crate) fn attributes(name_der: &[u8]) -> Result<Attributes, DerFault> {
 /// A name in the form in which names are compared (RFC 5280 §7.1): text in UTF-8, ASCII letters in lower case, surplus
 /// spaces gone, attributes of one set in a fixed order. What isn't text is compared as it is.
 pub(crate) fn canonical(name_der: &[u8]) -> Result<Vec<u8>, DerFault> {
-    let mut canonical = Vec::with_capacity(name_der.len());
+    Ok(canonical_of(parts(name_der)?, name_der.len()))
+}
+
+/// One set of a name (the content of its DER) in the form in which it stands in [`canonical`].
+pub(crate) fn canonical_set(content: &[u8]) -> Result<Vec<u8>, DerFault> {
+    let mut parts = Vec::new();
+    read_set(content, 0, &mut parts)?;
+    Ok(canonical_of(parts, content.len()))
+}
+
+fn canonical_of(parts: Vec<Part<'_>>, about: usize) -> Vec<u8> {
+    let mut canonical = Vec::with_capacity(about);
     let mut set = Vec::new();
-    let mut parts = parts(name_der)?.into_iter().peekable();
+    let mut parts = parts.into_iter().peekable();
     while let Some(part) = parts.next() {
         set.push(part.canonical());
         if parts.peek().is_none_or(|next| next.set != part.set) {
@@ -103,12 +114,22 @@ pub(crate) fn canonical(name_der: &[u8]) -> Result<Vec<u8>, DerFault> {
             set.clear();
         }
     }
-    Ok(canonical)
+    canonical
 }
 
 /// All attributes of a name in one printable line, usable or not; for people.
 pub(crate) fn display(name_der: &[u8]) -> String {
-    let Ok(parts) = parts(name_der) else { return "(unreadable name)".to_owned() };
+    parts(name_der).map_or_else(|_| "(unreadable name)".to_owned(), |parts| display_of(&parts))
+}
+
+/// The attributes of one set of a name (the content of its DER) in one printable line.
+pub(crate) fn display_set(content: &[u8]) -> String {
+    let mut parts = Vec::new();
+    let read = read_set(content, 0, &mut parts);
+    read.map_or_else(|_| "(unreadable name)".to_owned(), |()| display_of(&parts))
+}
+
+fn display_of(parts: &[Part<'_>]) -> String {
     let mut line = String::new();
     for part in parts {
         let separator = if line.is_empty() { "" } else { ", " };
@@ -141,6 +162,12 @@ pub(crate) fn escape(value: &str) -> Cow<'_, str> {
         }
     }
     Cow::Owned(escaped)
+}
+
+/// Text in which whatever could deceive a reader is escaped, and nothing else.
+pub(crate) fn escape_invisible(value: &str) -> String {
+    let escape = |c: char| if is_deceptive(c) { c.escape_unicode().to_string() } else { c.to_string() };
+    value.chars().map(escape).collect()
 }
 
 /// Cuts `text` to at most `limit` characters, the last of which is then `…`.
@@ -198,23 +225,29 @@ fn parts(name_der: &[u8]) -> Result<Vec<Part<'_>>, DerFault> {
     let mut parts = Vec::new();
     let mut set = 0;
     while !name.is_empty() {
-        let mut members = Reader::new(name.read(der::SET)?);
-        if members.is_empty() {
-            return Err(DerFault::Content("an empty set in a name"));
-        }
-        while !members.is_empty() {
-            let mut pair = Reader::new(members.read(der::SEQUENCE)?);
-            let oid = pair.read(der::OID)?;
-            let (tag, value, _) = pair.any()?;
-            pair.finish()?;
-            parts.push(Part { set, oid, tag, value });
-        }
+        read_set(name.read(der::SET)?, set, &mut parts)?;
         set += 1;
-        if parts.len() > MAX_ATTRIBUTES {
-            return Err(DerFault::Content("a name of too many attributes"));
-        }
     }
     Ok(parts)
+}
+
+/// Reads the content of one set.
+fn read_set<'a>(content: &'a [u8], set: usize, parts: &mut Vec<Part<'a>>) -> Result<(), DerFault> {
+    let mut members = Reader::new(content);
+    if members.is_empty() {
+        return Err(DerFault::Content("an empty set in a name"));
+    }
+    while !members.is_empty() {
+        if parts.len() == MAX_ATTRIBUTES {
+            return Err(DerFault::Content("a name of too many attributes"));
+        }
+        let mut pair = Reader::new(members.read(der::SEQUENCE)?);
+        let oid = pair.read(der::OID)?;
+        let (tag, value, _) = pair.any()?;
+        pair.finish()?;
+        parts.push(Part { set, oid, tag, value });
+    }
+    Ok(())
 }
 
 /// The text of a string type, `None` for other types and for bytes that the type doesn't allow.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-use super::name;
+use super::{DistributionPoint, name};
 
 /// One certificate of a verified path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,10 @@ pub struct PathCertificate {
     pub not_before: i64,
     /// End of validity (inclusive), in unix seconds.
     pub not_after: i64,
+    /// Whether it is an authority's (basicConstraints with cA).
+    pub is_ca: bool,
+    /// Where its issuer publishes its revocation, if it says so: lists for other places say nothing about it.
+    pub distribution_points: Vec<DistributionPoint>,
     /// Whether this is the trust anchor, whose revocation nobody could vouch for.
     pub is_anchor: bool,
     /// The subject in one printable line, for logs and refusals.
@@ -47,6 +51,12 @@ impl IssuerId {
         hash.update(&canonical);
         hash.update(spki_der);
         Some(Self(hash.finalize().into()))
+    }
+
+    /// The issuer with this hash, for what was kept outside of the process.
+    #[must_use]
+    pub fn from_bytes(hash: [u8; 32]) -> Self {
+        Self(hash)
     }
 
     /// The hash itself.

@@ -55,10 +55,10 @@ impl Context {
     /// Takes in the gateway's lists. What is wrong with them is found when they are shown themselves.
     pub(crate) fn take_lists(&mut self, lists: Vec<(String, Vec<u8>)>) {
         let Some(trust) = &self.trust else { return };
-        let inputs =
-            lists.into_iter().map(|(key, bytes)| revocation::SourceInput { key, bytes: Ok(bytes) }).collect::<Vec<_>>();
-        if !inputs.is_empty() {
+        let input = |(key, bytes)| revocation::SourceInput { key, bytes: Ok(bytes), issuer: None };
+        if !lists.is_empty() {
             let mut sources = revocation::Sources::new(list::settings());
+            let inputs = lists.into_iter().map(input);
             self.revocation = sources.update(inputs, trust.issuers(), self.now, &crate::tls::verify_signed_data).0;
         }
     }

@@ -1,7 +1,7 @@
 //! Reading one revocation list in place: the header at once, the entries one by one, without allocation.
 
 use super::time::read_time;
-use super::{CrlFault, CrlNumber, Reason};
+use super::{CrlFault, CrlNumber, Listed, Reason, Scope};
 use crate::identity::der::{self, DerFault, Reader};
 use crate::identity::{Serial, dotted_oid, is_strong_signature};
 
@@ -32,6 +32,9 @@ pub(super) struct Crl<'a> {
     /// Unix seconds.
     pub(super) next_update: i64,
     pub(super) number: Option<CrlNumber>,
+    /// Of a delta: the number of the list that it changes, or of any later one (BaseCRLNumber).
+    pub(super) base: Option<CrlNumber>,
+    pub(super) scope: Scope,
     revoked: &'a [u8],
     is_v2: bool,
 }
@@ -64,18 +67,27 @@ impl<'a> Crl<'a> {
         let revoked = tbs_reader.optional(der::SEQUENCE)?.unwrap_or_default();
         let extensions = tbs_reader.optional(CONTEXT_0)?;
         tbs_reader.finish()?;
-        let number = match extensions {
-            None => None,
-            Some(extensions) if is_v2 => read_extensions(extensions)?,
+        let Extensions { number, base, scope } = match extensions {
+            None => Extensions::default(),
+            Some(extensions) if is_v2 => read_extensions(extensions, issuer_der)?,
             Some(_) => return Err(DerFault::Content("extensions in a list of version 1").into()),
         };
+        if base.is_some_and(|base| number.is_none_or(|number| number < base)) {
+            return Err(CrlFault::MalformedDelta);
+        }
+        let scope = scope.unwrap_or_else(Scope::full);
         let signed = SignedData { tbs, algorithm_der, signature };
-        Ok(Self { signed, issuer_der, this_update, next_update, number, revoked, is_v2 })
+        Ok(Self { signed, issuer_der, this_update, next_update, number, base, scope, revoked, is_v2 })
     }
 
     /// The entries, read as they are asked for. After an error there are no more.
     pub(super) fn entries(&self) -> Entries<'a> {
-        Entries { rest: Reader::new(self.revoked), position: 0, may_have_extensions: self.is_v2 }
+        Entries {
+            rest: Reader::new(self.revoked),
+            position: 0,
+            may_have_extensions: self.is_v2,
+            is_delta: self.base.is_some(),
+        }
     }
 }
 
@@ -85,10 +97,20 @@ pub(super) struct Entries<'a> {
     rest: Reader<'a>,
     position: usize,
     may_have_extensions: bool,
+    is_delta: bool,
+}
+
+/// A revoked certificate, or one that a delta takes back.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entry {
+    pub(super) serial: Serial,
+    /// Unix seconds.
+    pub(super) since: i64,
+    pub(super) listed: Listed,
 }
 
 impl Iterator for Entries<'_> {
-    type Item = Result<(Serial, Reason), CrlFault>;
+    type Item = Result<Entry, CrlFault>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.rest.is_empty() {
@@ -104,18 +126,21 @@ impl Iterator for Entries<'_> {
 }
 
 impl Entries<'_> {
-    fn read(&mut self) -> Result<(Serial, Reason), CrlFault> {
+    fn read(&mut self) -> Result<Entry, CrlFault> {
         let mut entry = Reader::new(self.rest.read(der::SEQUENCE)?);
         let serial = Serial::from_der_content(entry.read(der::INTEGER)?)
             .ok_or(CrlFault::MalformedSerial { entry: self.position })?;
-        read_time(&mut entry)?;
-        let reason = match entry.optional(der::SEQUENCE)? {
-            None => Reason::Unspecified,
-            Some(extensions) if self.may_have_extensions => read_entry_extensions(extensions, self.position)?,
+        let since = read_time(&mut entry)?;
+        let listed = match entry.optional(der::SEQUENCE)? {
+            None => Listed::Revoked(Reason::Unspecified),
+            Some(extensions) if self.may_have_extensions => read_entry_extensions(extensions)?,
             Some(_) => return Err(DerFault::Content("extensions in a list of version 1").into()),
         };
         entry.finish()?;
-        Ok((serial, reason))
+        if listed == Listed::Removed && !self.is_delta {
+            return Err(CrlFault::RemovedEntry { entry: self.position });
+        }
+        Ok(Entry { serial, since, listed })
     }
 }
 
@@ -149,11 +174,19 @@ fn read_extension<'a>(extensions: &mut Reader<'a>) -> Result<Extension<'a>, DerF
     Ok(Extension { oid, critical, value })
 }
 
-/// Reads crlExtensions (the content of its context tag) and gives the CRL number.
-fn read_extensions(explicit: &[u8]) -> Result<Option<CrlNumber>, CrlFault> {
+/// What the extensions of a list say.
+#[derive(Default)]
+struct Extensions {
+    number: Option<CrlNumber>,
+    base: Option<CrlNumber>,
+    scope: Option<Scope>,
+}
+
+/// Reads crlExtensions (the content of its context tag).
+fn read_extensions(explicit: &[u8], issuer_der: &[u8]) -> Result<Extensions, CrlFault> {
     let mut extensions = der::only(explicit, der::SEQUENCE)?;
     let mut seen: Vec<&[u8]> = Vec::new();
-    let mut number = None;
+    let mut found = Extensions::default();
     while !extensions.is_empty() {
         let extension = read_extension(&mut extensions)?;
         if seen.contains(&extension.oid) {
@@ -164,27 +197,29 @@ fn read_extensions(explicit: &[u8]) -> Result<Option<CrlNumber>, CrlFault> {
         }
         seen.push(extension.oid);
         match extension.oid {
-            oid::CRL_NUMBER => {
-                let mut value = Reader::new(extension.value);
-                let content = value.read(der::INTEGER)?;
-                value.finish()?;
-                number = Some(CrlNumber::from_der_content(content).ok_or(CrlFault::MalformedNumber)?);
-            }
-            oid::DELTA_INDICATOR => return Err(CrlFault::Delta),
-            oid::ISSUING_DISTRIBUTION_POINT => return Err(CrlFault::Scoped),
+            oid::CRL_NUMBER => found.number = Some(read_number(extension.value)?),
+            oid::DELTA_INDICATOR => found.base = Some(read_number(extension.value)?),
+            oid::ISSUING_DISTRIBUTION_POINT => found.scope = Some(Scope::read(extension.value, issuer_der)?),
             // The issuer is found by trying the keys of its name, which says more than a key identifier.
             oid::AUTHORITY_KEY_IDENTIFIER | oid::ISSUER_ALTERNATIVE_NAME => {}
             other if extension.critical => return Err(CrlFault::UnknownCritical(dotted_oid(other))),
             _ => {}
         }
     }
-    Ok(number)
+    Ok(found)
 }
 
-/// Reads crlEntryExtensions and gives the reason.
-fn read_entry_extensions(extensions: &[u8], position: usize) -> Result<Reason, CrlFault> {
+fn read_number(value: &[u8]) -> Result<CrlNumber, CrlFault> {
+    let mut value = Reader::new(value);
+    let content = value.read(der::INTEGER)?;
+    value.finish()?;
+    CrlNumber::from_der_content(content).ok_or(CrlFault::MalformedNumber)
+}
+
+/// Reads crlEntryExtensions.
+fn read_entry_extensions(extensions: &[u8]) -> Result<Listed, CrlFault> {
     let mut extensions = Reader::new(extensions);
-    let mut reason = None;
+    let mut listed = None;
     while !extensions.is_empty() {
         let extension = read_extension(&mut extensions)?;
         match extension.oid {
@@ -194,10 +229,9 @@ fn read_entry_extensions(extensions: &[u8], position: usize) -> Result<Reason, C
                     return Err(DerFault::Content("a malformed reason code").into());
                 };
                 value.finish()?;
-                if code == REMOVE_FROM_CRL {
-                    return Err(CrlFault::RemovedEntry { entry: position });
-                }
-                if reason.replace(Reason::from_code(code)).is_some() {
+                let says =
+                    if code == REMOVE_FROM_CRL { Listed::Removed } else { Listed::Revoked(Reason::from_code(code)) };
+                if listed.replace(says).is_some() {
                     return Err(CrlFault::DuplicateExtension(dotted_oid(extension.oid)));
                 }
             }
@@ -207,7 +241,7 @@ fn read_entry_extensions(extensions: &[u8], position: usize) -> Result<Reason, C
             _ => {}
         }
     }
-    Ok(reason.unwrap_or(Reason::Unspecified))
+    Ok(listed.unwrap_or(Listed::Revoked(Reason::Unspecified)))
 }
 
 fn check_algorithm(identifier: &[u8]) -> Result<(), CrlFault> {

@@ -48,14 +48,17 @@ pub enum CrlFault {
     /// No nextUpdate, so nobody could tell when it runs out (RFC 5280 §5.1.2.5 demands one).
     #[error("it has no nextUpdate")]
     NoNextUpdate,
-    /// Says only what changed since another list.
-    #[error("it is a delta; the full list is needed")]
-    Delta,
-    /// Covers a part of what its issuer issued: other certificates could be revoked in a list that isn't here.
-    #[error("it covers only a part of its issuer's certificates (issuing distribution point)")]
-    Scoped,
-    /// Holds entries about another issuer's certificates.
-    #[error("it holds entries for another issuer's certificates (indirect list)")]
+    /// A delta that doesn't say which list it changes, or not in which order.
+    #[error("it is a delta without a number, or with one below that of the list it changes")]
+    MalformedDelta,
+    /// A scope of which two parts exclude each other, or that has room for nothing.
+    #[error("its issuing distribution point contradicts itself")]
+    ContradictoryScope,
+    /// About attribute certificates, which nobody shows here.
+    #[error("it is about attribute certificates only")]
+    AttributeCertificates,
+    /// An indirect list: its entries may be about certificates of other issuers.
+    #[error("it is an indirect list, which may speak for other issuers; a list by the issuer itself is needed")]
     Indirect,
     /// removeFromCRL in a full list, where it has no meaning.
     #[error("entry {entry} is removeFromCRL, which only a delta may hold")]
@@ -66,6 +69,14 @@ pub enum CrlFault {
     /// A critical extension that this gateway doesn't know, so the list may mean something else than it seems.
     #[error("it holds the critical extension {0}, which isn't supported")]
     UnknownCritical(String),
+    /// Another issuer's list than this source should hold.
+    #[error("it is a list of {found}, and this source should hold those of {expected}")]
+    OtherIssuer {
+        /// The subject of the list's issuer in one printable line.
+        found: String,
+        /// The issuer that the configuration names.
+        expected: String,
+    },
     /// Nobody in the trust bundles has the issuer's name.
     #[error("its issuer {0} is in no client_ca bundle")]
     UnknownIssuer(String),
@@ -94,6 +105,18 @@ pub enum CrlFault {
         /// The number of the list in force.
         held: Option<CrlNumber>,
     },
+    /// Older than a list that was in force once but isn't at hand any more: what that one revoked may be missing in it.
+    #[error(
+        "it is older (number {}) than a list that was in force before (number {}): what it revokes counts, but it vouches \
+         for nobody (a rollback; or the authority began its numbers anew, then the memory of the old ones must be removed)",
+        number(.found.as_ref()), number(.seen.as_ref())
+    )]
+    RolledBack {
+        /// The number of the list.
+        found: Option<CrlNumber>,
+        /// The number of the newest list that was in force.
+        seen: Option<CrlNumber>,
+    },
 }
 
 impl CrlFault {
@@ -112,13 +135,15 @@ impl CrlFault {
             | Self::MalformedSerial { .. }
             | Self::DuplicateExtension(_)
             | Self::NoNextUpdate
+            | Self::MalformedDelta
+            | Self::ContradictoryScope
             | Self::RemovedEntry { .. } => "malformed",
-            Self::Delta | Self::Scoped | Self::Indirect | Self::UnknownCritical(_) => "unsupported",
-            Self::UnknownIssuer(_) | Self::NotCrlSigner(_) => "unknown_issuer",
+            Self::AttributeCertificates | Self::Indirect | Self::UnknownCritical(_) => "unsupported",
+            Self::OtherIssuer { .. } | Self::UnknownIssuer(_) | Self::NotCrlSigner(_) => "unknown_issuer",
             Self::WeakSignature(_) | Self::BadSignature { .. } => "bad_signature",
             Self::NotYetValid(_) => "not_yet_valid",
             Self::Expired(_) => "expired",
-            Self::Older { .. } => "older",
+            Self::Older { .. } | Self::RolledBack { .. } => "older",
         }
     }
 }

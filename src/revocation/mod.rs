@@ -1,9 +1,13 @@
 //! Who is revoked: certificate revocation lists (RFC 5280 §5), accepted once and asked often.
 //!
 //! [`Sources`] belongs to the control plane. It takes in the bytes of every source, checks issuer, signature, dates and
-//! extensions, and keeps the last good list of each source and issuer, so that a broken file neither forgets a
+//! extensions, and keeps the last good list of each source, issuer and scope, so that a broken file neither forgets a
 //! revocation nor blocks another issuer's. What is in force becomes an [`Index`]: immutable, compact, cheap to share.
 //! The serving threads only ever call [`Index::check`].
+//!
+//! Two questions are kept apart. *Revoked* is who stands in any list in force of the issuer, whatever the list is about
+//! and however old it is. *Covered* is who stands in none, while fresh lists whose [`Scope`]s hold the certificate would
+//! name it for any reason.
 //!
 //! Signatures are verified by a function that the caller hands in; this module knows neither a TLS library nor files
 //! nor a clock.
@@ -13,8 +17,11 @@ mod fault;
 mod index;
 mod issuer;
 mod pem;
+mod scope;
 mod serials;
 mod sources;
+mod stack;
+mod summary;
 mod time;
 mod values;
 
@@ -26,8 +33,10 @@ pub use self::crl::SignedData;
 pub use self::fault::CrlFault;
 pub use self::index::Index;
 pub use self::issuer::Issuer;
-pub use self::sources::{ListReport, MAX_SOURCE, SourceInput, SourceReport, Sources};
-pub use self::values::{CrlNumber, Reason};
+pub use self::scope::{Scope, ScopeId};
+pub use self::sources::{ListReport, MAX_SOURCE, Seen, SourceInput, SourceReport, Sources, Standing};
+pub use self::summary::{CrlSummary, EntrySummary};
+pub use self::values::{CrlNumber, Listed, Reason};
 use crate::identity::Serial;
 
 /// Verifies the signature of signed data with a key (DER of a `SubjectPublicKeyInfo`); the error is for the operator.
@@ -83,6 +92,20 @@ pub enum Refusal {
         /// The issuer's subject in one printable line.
         issuer: String,
     },
+    /// The issuer's lists are about other certificates, or not about every reason to revoke one.
+    #[error("no revocation list of {issuer} covers the certificate of {subject} (issuing distribution point)")]
+    Uncovered {
+        /// The issuer's subject in one printable line.
+        issuer: String,
+        /// The certificate's subject in one printable line.
+        subject: String,
+    },
+    /// The issuer's list is older than one that was in force before.
+    #[error("revocation list of {issuer} is older than one that was in force before")]
+    RolledBack {
+        /// The issuer's subject in one printable line.
+        issuer: String,
+    },
     /// No list of the issuer was ever accepted.
     #[error("there is no revocation list of {issuer}")]
     NoList {
@@ -101,6 +124,8 @@ impl Refusal {
         match self {
             Self::Revoked { .. } => "revoked",
             Self::Stale { .. } => "stale",
+            Self::Uncovered { .. } => "uncovered",
+            Self::RolledBack { .. } => "rolled_back",
             Self::NoList { .. } => "no_list",
             Self::NoPath => "no_path",
         }

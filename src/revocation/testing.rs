@@ -87,6 +87,41 @@ pub(super) fn entry(serial: &[u8], extensions: &[Vec<u8>]) -> Vec<u8> {
     sequence(&entry)
 }
 
+/// The extension that makes a list a delta.
+pub(super) fn delta_of(base: u8) -> Vec<u8> {
+    extension(&[0x55, 0x1d, 0x1b], true, &tlv(der::INTEGER, &[base]))
+}
+
+/// An issuing distribution point of these fields.
+pub(super) fn scope(fields: &[Vec<u8>]) -> Vec<u8> {
+    extension(&[0x55, 0x1d, 0x1c], true, &sequence(fields))
+}
+
+/// Fields of an issuing distribution point.
+pub(super) const USERS: &[u8] = &[0x81, 0x01, 0xff];
+pub(super) const AUTHORITIES: &[u8] = &[0x82, 0x01, 0xff];
+pub(super) const INDIRECT: &[u8] = &[0x84, 0x01, 0xff];
+pub(super) const ATTRIBUTES: &[u8] = &[0x85, 0x01, 0xff];
+/// keyCompromise and cACompromise, and all others.
+pub(super) const COMPROMISE: &[u8] = &[0x83, 0x02, 0x05, 0x60];
+pub(super) const OTHER_REASONS: &[u8] = &[0x83, 0x03, 0x07, 0x1f, 0x80];
+
+/// The field `distributionPoint` with this URI; the same in certificates and lists.
+pub(super) fn at(uri: &str) -> Vec<u8> {
+    tlv(0xa0, &tlv(0xa0, &tlv(0x86, uri.as_bytes())))
+}
+
+/// The field `distributionPoint` with this distinguished name.
+pub(super) fn at_directory(name_der: &[u8]) -> Vec<u8> {
+    tlv(0xa0, &tlv(0xa0, &tlv(0xa4, name_der)))
+}
+
+/// The extension cRLDistributionPoints, with the fields of each point.
+pub(super) fn distribution_points(points: &[&[Vec<u8>]]) -> Vec<u8> {
+    let points: Vec<_> = points.iter().map(|fields| sequence(fields)).collect();
+    extension(&[0x55, 0x1d, 0x1f], false, &sequence(&points))
+}
+
 pub(super) fn reason(code: u8) -> Vec<u8> {
     extension(REASON_CODE, false, &tlv(der::ENUMERATED, &[code]))
 }
@@ -102,8 +137,32 @@ pub(super) fn issuer(authority: &TestCertificate) -> Issuer {
 
 /// The path of a client with this serial number, below these authorities (leaf's issuer first).
 pub(super) fn path(serial: &[u8], authorities: &[TestCertificate]) -> Vec<PathCertificate> {
-    let client = TestCertificate { serial: serial.to_vec(), ..TestCertificate::client() };
-    let path: Vec<_> = std::iter::once(&client).chain(authorities).map(TestCertificate::der).collect();
+    path_of(&TestCertificate { serial: serial.to_vec(), ..TestCertificate::client() }, authorities)
+}
+
+pub(super) fn path_of(client: &TestCertificate, authorities: &[TestCertificate]) -> Vec<PathCertificate> {
+    let path: Vec<_> = std::iter::once(client).chain(authorities).map(TestCertificate::der).collect();
     let path: Vec<_> = path.iter().map(Vec::as_slice).collect();
     PeerIdentity::from_path(&path, &LeafRules::default()).unwrap().path
+}
+
+/// Numbers that look random and are the same in every run (`SplitMix64`).
+pub(super) struct Numbers(pub(super) u64);
+
+impl Numbers {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    /// Less than `bound`.
+    pub(super) fn below(&mut self, bound: u8) -> u8 {
+        u8::try_from(self.next() % u64::from(bound)).unwrap()
+    }
+
+    pub(super) fn octets<const N: usize>(&mut self) -> [u8; N] {
+        std::array::from_fn(|_| self.next().to_be_bytes()[0])
+    }
 }

@@ -83,11 +83,32 @@ impl fmt::Display for Reason {
     }
 }
 
+/// What an entry of a list says about its serial number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Listed {
+    /// It is revoked.
+    Revoked(Reason),
+    /// It is no longer: the list is a delta, and takes an entry of its base back (removeFromCRL).
+    Removed,
+}
+
 /// A CRL number: up to 20 octets (RFC 5280 §5.2.3), so that date-like and random-like numbers compare too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct CrlNumber([u8; Serial::MAX_OCTETS]);
 
 impl CrlNumber {
+    /// The number as 20 octets and one for the sign, big endian.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; Serial::MAX_OCTETS] {
+        &self.0
+    }
+
+    /// The number of these octets, as [`CrlNumber::as_bytes`] gives them.
+    #[must_use]
+    pub fn from_bytes(octets: [u8; Serial::MAX_OCTETS]) -> Self {
+        Self(octets)
+    }
+
     /// Reads the content octets of a DER INTEGER; `None` if negative, too long or padded.
     pub(super) fn from_der_content(content: &[u8]) -> Option<Self> {
         let number = Serial::from_der_content(content).filter(|number| !number.is_negative())?;

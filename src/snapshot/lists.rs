@@ -66,7 +66,7 @@ pub(super) fn load_crls(
         match source {
             CrlSource::File(path) => {
                 places.insert(path.display().to_string(), format!("revocation.crls[{index}].file"));
-                inputs.push(read_crl(path));
+                inputs.push(path.clone());
             }
             CrlSource::Directory(path) => {
                 let place = format!("revocation.crls[{index}].directory");
@@ -74,7 +74,7 @@ pub(super) fn load_crls(
                     Ok(files) => {
                         for file in files {
                             places.insert(file.display().to_string(), place.clone());
-                            inputs.push(read_crl(&file));
+                            inputs.push(file);
                         }
                     }
                     Err(e) => {
@@ -86,6 +86,8 @@ pub(super) fn load_crls(
         }
     }
     let verify = |data: &revocation::SignedData<'_>, spki: &[u8]| tls::verify_signed_data(data, spki);
+    // Read one after the other: of large lists only one is in memory at a time.
+    let inputs = inputs.iter().map(|path| read_crl(path));
     let (index, reports) = sources.update(inputs, issuers, unix_now(), &verify);
     for source in &reports {
         let place = places.get(&source.key).map_or("revocation.crls", String::as_str);
@@ -98,5 +100,6 @@ pub(super) fn load_crls(
 
 fn read_crl(path: &Path) -> SourceInput {
     let limit = ByteSize::from_mib(revocation::MAX_SOURCE as u64 / (1024 * 1024));
-    SourceInput { key: path.display().to_string(), bytes: read_bounded(path, limit).map_err(|e| e.to_string()) }
+    let bytes = read_bounded(path, limit).map_err(|e| e.to_string());
+    SourceInput { key: path.display().to_string(), bytes, issuer: None }
 }

@@ -2,8 +2,8 @@
 
 use sha2::{Digest, Sha256};
 
-use super::crl::Entries;
-use super::{CrlFault, Reason};
+use super::crl::{Entries, Entry};
+use super::{CrlFault, Listed, Reason};
 use crate::identity::Serial;
 
 /// The serial numbers of one list, with the reason of each.
@@ -22,7 +22,7 @@ impl SerialSet {
     pub(super) fn collect(entries: &Entries<'_>) -> Result<Self, CrlFault> {
         let (mut short, mut middle, mut long) = (0, 0, 0);
         for entry in entries.clone() {
-            match Key::new(&entry?.0) {
+            match Key::new(&entry?.serial) {
                 Key::Short(_) => short += 1,
                 Key::Middle(_) => middle += 1,
                 Key::Long(_) => long += 1,
@@ -32,27 +32,27 @@ impl SerialSet {
         let mut middle = Vec::with_capacity(middle);
         let mut long = Vec::with_capacity(long);
         for entry in entries.clone() {
-            let (serial, reason) = entry?;
+            let Entry { serial, listed, .. } = entry?;
             match Key::new(&serial) {
-                Key::Short(key) => short.push(record(&key, reason)),
-                Key::Middle(key) => middle.push(record(&key, reason)),
-                Key::Long(key) => long.push(record(&key, reason)),
+                Key::Short(key) => short.push(record(&key, listed)),
+                Key::Middle(key) => middle.push(record(&key, listed)),
+                Key::Long(key) => long.push(record(&key, listed)),
             }
         }
         Ok(Self { short: Table::new(short), middle: Table::new(middle), long: Table::new(long) })
     }
 
-    /// Why this serial number is revoked, if it is.
-    pub(super) fn find(&self, serial: &Serial) -> Option<Reason> {
+    /// What the list says about this serial number, if anything. Of several entries the one that revokes counts.
+    pub(super) fn find(&self, serial: &Serial) -> Option<Listed> {
         let code = match Key::new(serial) {
             Key::Short(key) => self.short.find(&key),
             Key::Middle(key) => self.middle.find(&key),
             Key::Long(key) => self.long.find(&key),
         };
-        code.map(Reason::from_code)
+        code.map(|code| if code == REMOVED { Listed::Removed } else { Listed::Revoked(Reason::from_code(code)) })
     }
 
-    /// How many different serial numbers are revoked.
+    /// How many different serial numbers are listed.
     pub(super) fn len(&self) -> usize {
         self.short.records.len() + self.middle.records.len() + self.long.records.len()
     }
@@ -105,10 +105,17 @@ fn extended<const N: usize>(octets: &[u8], sign: u8) -> [u8; N] {
     key
 }
 
+/// Stands for a reason in an entry that takes one back. The highest, so that it comes after an entry that revokes.
+const REMOVED: u8 = u8::MAX;
+
 /// The key and, in the last octet, the reason.
-fn record<const K: usize, const N: usize>(key: &[u8; K], reason: Reason) -> [u8; N] {
+fn record<const K: usize, const N: usize>(key: &[u8; K], listed: Listed) -> [u8; N] {
     const { assert!(N == K + 1, "a record is a key and a reason") }
-    let mut record = [reason.code(); N];
+    let code = match listed {
+        Listed::Revoked(reason) => reason.code(),
+        Listed::Removed => REMOVED,
+    };
+    let mut record = [code; N];
     for (to, from) in record.iter_mut().zip(key) {
         *to = *from;
     }

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use super::*;
 use crate::identity::testing::{sequence, tlv};
 use crate::revocation::crl::Crl;
-use crate::revocation::testing::{TestCrl, entry, reason};
+use crate::revocation::testing::{Numbers, TestCrl, entry, reason};
 
 /// A set of these serial numbers, made from a list as in production.
 fn set_of(serials: &[Vec<u8>]) -> SerialSet {
@@ -21,22 +21,6 @@ fn unsigned(octets: &[u8]) -> Vec<u8> {
     let significant: Vec<_> = octets.iter().copied().skip_while(|octet| *octet == 0).collect();
     let sign = (significant.first().is_none_or(|first| *first >= 0x80)).then_some(0);
     sign.into_iter().chain(significant).collect()
-}
-
-/// Numbers that look random and are the same in every run (`SplitMix64`).
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn octets<const N: usize>(&mut self) -> [u8; N] {
-        std::array::from_fn(|_| self.next().to_be_bytes()[0])
-    }
 }
 
 #[test]
@@ -120,9 +104,9 @@ fn reasons_are_kept() {
     let der = TestCrl::new(1, &[]).with(|crl| crl.entries = entries).der();
     let set = SerialSet::collect(&Crl::parse(&der).unwrap().entries()).unwrap();
     let reason_of = |serial: u8| set.find(&Serial::from_der_content(&[serial]).unwrap());
-    assert_eq!(reason_of(1), Some(Reason::KeyCompromise));
-    assert_eq!(reason_of(2), Some(Reason::CertificateHold));
-    assert_eq!(reason_of(3), Some(Reason::Unspecified));
+    assert_eq!(reason_of(1), Some(Listed::Revoked(Reason::KeyCompromise)));
+    assert_eq!(reason_of(2), Some(Listed::Revoked(Reason::CertificateHold)));
+    assert_eq!(reason_of(3), Some(Listed::Revoked(Reason::Unspecified)));
     assert_eq!(reason_of(4), None);
 }
 

@@ -114,7 +114,7 @@ fn a_crl_names_the_revoked_and_verifies() {
                 grace: std::time::Duration::ZERO,
                 clock_skew: std::time::Duration::ZERO,
             };
-            let input = revocation::SourceInput { key: "list".to_owned(), bytes: Ok(crl_pem(&der)) };
+            let input = revocation::SourceInput { key: "list".to_owned(), bytes: Ok(crl_pem(&der)), issuer: None };
             let verify = &crate::tls::verify_signed_data;
             let (index, reports) =
                 revocation::Sources::new(settings).update(vec![input], std::slice::from_ref(&issuer), NOW, verify);
