@@ -3,12 +3,16 @@
 //! Only [`load`](super::load::load) makes them. What the keys mean stands with the file model, which
 //! `conf/portcullis.yaml` prints; here stands what the rest of the program may rely on.
 
+mod limits;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
+
+pub use limits::{ConnectionLimits, FrameLimits, Limits, RateLimits, RequestLimits};
 
 pub use super::model::{ChainCheck, Freshness, LogFormat, LogLevel, TlsVersion};
 use super::secret::Secret;
@@ -319,61 +323,6 @@ pub enum UploadBinding {
         /// Where it was read.
         file: PathBuf,
     },
-}
-
-/// Bounds on what a client may take.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// From accept to the end of the handshake.
-    pub handshake_timeout: Duration,
-    /// For a whole request head.
-    pub request_head_timeout: Duration,
-    /// Between two requests of an HTTP/1.1 connection.
-    pub keep_alive_timeout: Duration,
-    /// Without an open stream on an HTTP/2 connection.
-    pub h2_idle_timeout: Duration,
-    /// Streams open at a time on one HTTP/2 connection, at least one.
-    pub h2_max_streams: u32,
-    /// Bytes that the receive windows of all HTTP/2 connections may hold together.
-    pub h2_upload_memory: u64,
-    /// Without a body byte in either direction.
-    pub body_idle_timeout: Duration,
-    /// For a whole request.
-    pub request_lifetime: Duration,
-    /// How many connections there may be.
-    pub connections: ConnectionLimits,
-    /// What a request may consist of.
-    pub requests: RequestLimits,
-}
-
-/// How many connections there may be; none is zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConnectionLimits {
-    /// In all.
-    pub all: usize,
-    /// From one client address.
-    pub per_address: usize,
-    /// Of one client certificate.
-    pub per_identity: usize,
-    /// In the middle of their handshake.
-    pub handshakes: usize,
-    /// In the middle of their handshake, from one client address.
-    pub handshakes_per_address: usize,
-}
-
-/// What a request may consist of; none is zero.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestLimits {
-    /// Requests on one connection.
-    pub per_connection: u64,
-    /// Bytes of a head.
-    pub head: usize,
-    /// Fields of a head.
-    pub fields: usize,
-    /// Bytes of a target.
-    pub target: usize,
-    /// Bytes of a manifest.
-    pub manifest: u64,
 }
 
 /// Headers made for the upstream.

@@ -19,7 +19,7 @@ use super::connection::{Connection, Opened, Register};
 use super::limits::{ConnectionSlot, Counters};
 use super::proxy_protocol;
 use super::serve::{self, Serving, WindowBudget};
-use super::socket::{Socket, abort, close_gently};
+use super::socket::{Socket, abort, bound_backlog, close_gently};
 use super::stream::EdgeStream;
 use crate::snapshot::{Listener, Reader};
 use crate::telemetry::{ClientRecord, ConnectionRecord, EndReason, HandshakeResult, HttpVersion, Telemetry, Text};
@@ -146,6 +146,7 @@ async fn connection(edge: Edge, serving: Arc<Serving>, listener: usize, tcp: Tcp
     let tcp = Arc::new(tcp);
     // Answers are written whole; waiting for more would only delay them.
     let _ = tcp.set_nodelay(true);
+    bound_backlog(&tcp);
     let snapshot = edge.snapshots.load();
     let Some(configured) = snapshot.listeners.get(listener) else { return };
     let bounds = &serving.limits.connections;
@@ -164,6 +165,7 @@ async fn connection(edge: Edge, serving: Arc<Serving>, listener: usize, tcp: Tcp
                 HandshakeResult::Timeout
                 | HandshakeResult::TooManyConnections
                 | HandshakeResult::TooManyOfAddress
+                | HandshakeResult::TooManyBytes
                 | HandshakeResult::TooManyHandshakes
                 | HandshakeResult::TooManyHandshakesOfAddress
                 | HandshakeResult::ProxyHeaderMissing
@@ -192,6 +194,7 @@ async fn connection(edge: Edge, serving: Arc<Serving>, listener: usize, tcp: Tcp
         certificates: accepted.certificates,
         generation: snapshot.generation,
         demands: *configured.acceptor.demands(),
+        http2: accepted.http2,
     };
     serve_accepted(&edge, &serving, tcp, Connection::new(opened), accepted.stream, accepted.http2).await;
 }
@@ -218,7 +221,7 @@ async fn handshake(
         }
         slot.of_address(client.ip(), &limits.connections).map_err(full)?;
         under_way.of_address(client.ip(), &limits.connections).map_err(full)?;
-        tls::accept(&listener.acceptor, Socket::new(tcp.clone())).await
+        tls::accept(&listener.acceptor, Socket::new(tcp.clone(), listener.acceptor.handshake_bytes())).await
     };
     match tokio::time::timeout(limits.handshake_timeout, steps).await {
         Ok(outcome) => outcome.map(|accepted| (accepted, slot)),
@@ -284,13 +287,13 @@ async fn serve_accepted(
         connection.end(reason);
     }
     let _gauge = edge.telemetry.metrics.connection_opened(if http2 { HttpVersion::Http2 } else { HttpVersion::Http11 });
-    let reason = match EdgeStream::new(stream, connection.clone(), http2) {
+    let reason = match EdgeStream::new(stream, connection.clone(), &serving.limits.h2_frames) {
         Ok(stream) => {
             let stream = Box::new(stream);
             tokio::select! {
                 biased;
                 () = connection.wait_for_end() => EndReason::Complete,
-                reason = async { if http2 { serve::http2(serving, stream).await }
+                reason = async { if http2 { serve::http2(serving, stream, &connection).await }
                                  else { serve::http1(serving, stream, &connection).await } } => reason,
             }
         }
@@ -302,17 +305,25 @@ async fn serve_accepted(
     drop(entry);
     // A reason set from outside stands above the one the loop saw.
     match connection.end_reason() {
-        Some(reason) => {
-            abort(&tcp);
-            edge.telemetry.metrics.connection_ended(reason);
+        Some(ended) => {
+            edge.telemetry.metrics.connection_ended(ended);
+            if ended == reason {
+                // The client was told, and may read it.
+                close_gently(&tcp).await;
+            } else {
+                abort(&tcp);
+            }
         }
         None => {
             if reason == EndReason::ProtocolError {
                 edge.telemetry.metrics.head_refused();
             }
             edge.telemetry.metrics.connection_ended(reason);
-            if reason != EndReason::ClientClosed {
-                close_gently(&tcp).await;
+            match reason {
+                EndReason::ClientClosed => {}
+                // It doesn't read. What the kernel holds for it would only be kept.
+                _ if reason == EndReason::TooSlow || connection.flow.is_blocked() => abort(&tcp),
+                _ => close_gently(&tcp).await,
             }
         }
     }

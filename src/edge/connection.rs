@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
+use super::flow::Flow;
 use crate::identity::PeerIdentity;
 use crate::policy::{Policy, Standing};
 use crate::telemetry::{ConnectionRecord, EndReason};
@@ -40,6 +41,10 @@ pub struct Connection {
     /// 0 while it lives, else the index of its [`EndReason`] plus one.
     end: AtomicU8,
     ended: Notify,
+    /// Told instead of `ended` when the client is to hear of the end in HTTP/2's own way.
+    farewell: Notify,
+    /// Whose turn it is.
+    pub(super) flow: Arc<Flow>,
 }
 
 /// What a new [`Connection`] is made of.
@@ -52,6 +57,7 @@ pub(super) struct Opened {
     pub(super) generation: u64,
     pub(super) approved_until: i64,
     pub(super) demands: [u8; 32],
+    pub(super) http2: bool,
 }
 
 impl Connection {
@@ -72,6 +78,8 @@ impl Connection {
             head_complete: AtomicBool::new(false),
             end: AtomicU8::new(0),
             ended: Notify::new(),
+            farewell: Notify::new(),
+            flow: Arc::new(Flow::new(opened.http2)),
         })
     }
 
@@ -83,10 +91,21 @@ impl Connection {
 
     /// Ends the connection for `reason`. The first reason stays.
     pub fn end(&self, reason: EndReason) {
-        let code = u8::try_from(reason as usize + 1).unwrap_or(u8::MAX);
-        if self.end.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+        if self.set_end(reason) {
             self.ended.notify_one();
         }
+    }
+
+    /// Ends the connection for `reason` after a GOAWAY, if the client takes one.
+    pub(super) fn dismiss(&self, reason: EndReason) {
+        if self.set_end(reason) {
+            self.farewell.notify_one();
+        }
+    }
+
+    fn set_end(&self, reason: EndReason) -> bool {
+        let code = u8::try_from(reason as usize + 1).unwrap_or(u8::MAX);
+        self.end.compare_exchange(0, code, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
     /// Why the connection is ending, if it is.
@@ -109,6 +128,12 @@ impl Connection {
         let standing = Arc::new(policy.standing(&self.identity));
         self.standing.store(Some(standing.clone()));
         standing
+    }
+
+    /// Resolves once the connection was dismissed, with the reason.
+    pub(super) async fn wait_for_dismissal(&self) -> EndReason {
+        self.farewell.notified().await;
+        self.end_reason().unwrap_or(EndReason::Internal)
     }
 
     /// Counts a request, whose head is now complete.

@@ -6,6 +6,8 @@
 
 mod accept;
 mod connection;
+mod flow;
+mod frames;
 mod limits;
 pub(crate) mod progress;
 mod proxy_protocol;

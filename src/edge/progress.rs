@@ -1,13 +1,16 @@
-//! How a request's bodies move, and the end of those that don't.
+//! How a request's bodies move, and the end of those that don't, or move too slowly.
 //!
 //! The framework has a clock for reads of an HTTP/1.1 body, none for HTTP/2, and one for the upstream that can't tell the
 //! wait for an answer from a silence within it. This one belongs to the task of the request, so the hooks of the proxy
-//! reach it without passing it through.
+//! reach it without passing it through. It charges time to the one whose turn it is.
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use super::flow::Flow;
+use crate::config::{Limits, RateLimits};
 
 /// What a request is waiting for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,20 +22,36 @@ pub(crate) enum Phase {
     RequestBody = 1,
     /// The next bytes of the upstream's answer.
     ResponseBody = 2,
-    /// Nothing any more: the request has had its time.
-    Over = 3,
+}
+
+/// Why a request was dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Stall {
+    /// It has had its time.
+    Lifetime = 1,
+    /// The client sent nothing for too long.
+    ClientSilent = 2,
+    /// The client sent or took too little for too long.
+    ClientSlow = 3,
+    /// The upstream sent nothing for too long.
+    Upstream = 4,
 }
 
 /// The clock of one request.
 #[derive(Debug)]
 struct Progress {
+    flow: Arc<Flow>,
     began: Instant,
     phase: AtomicU8,
     /// Milliseconds after `began` at which bytes last moved.
     moved: AtomicU64,
     /// Milliseconds that bytes may stand still in the current phase.
     limit: AtomicU64,
-    stalled: AtomicBool,
+    /// Bytes of the request's body so far.
+    received: AtomicU64,
+    /// 0, or a [`Stall`].
+    stalled: AtomicU8,
 }
 
 tokio::task_local! {
@@ -49,10 +68,22 @@ pub(crate) fn moved(phase: Phase, limit: Duration) {
     });
 }
 
-/// The phase in which this task's request stood still for too long, if it did.
-pub(crate) fn stalled() -> Option<Phase> {
-    let stalled = |progress: &Arc<Progress>| progress.stalled.load(Ordering::Relaxed).then(|| progress.phase());
-    PROGRESS.try_with(stalled).ok().flatten()
+/// Notes that bytes of the client's body were taken.
+pub(crate) fn received(bytes: usize) {
+    let _ = PROGRESS.try_with(|progress| {
+        progress.received.fetch_add(bytes as u64, Ordering::Relaxed);
+        progress.flow.consumed(bytes as u64);
+    });
+}
+
+/// Notes that bytes of an answer are on their way to the client.
+pub(crate) fn sent(bytes: usize) {
+    let _ = PROGRESS.try_with(|progress| progress.flow.produced(bytes as u64));
+}
+
+/// Why this task's request was dropped, if its clock did it.
+pub(crate) fn stalled() -> Option<Stall> {
+    PROGRESS.try_with(|progress| progress.stalled()).ok().flatten()
 }
 
 /// What this task's request waits for.
@@ -60,25 +91,38 @@ pub(crate) fn phase() -> Phase {
     PROGRESS.try_with(|progress| progress.phase()).unwrap_or(Phase::Elsewhere)
 }
 
-/// Runs a request under a clock. `None` if it stood still for too long, or took longer than `lifetime`; it has been
-/// dropped then, and the drop could still see why.
-pub(super) async fn watched<T>(lifetime: Duration, request: impl Future<Output = T>) -> Option<T> {
+/// Runs a request under a clock.
+///
+/// # Errors
+///
+/// Why the clock ended it. The request has been dropped then, and the drop could see the same by [`stalled`].
+pub(super) async fn watched<T>(
+    flow: &Arc<Flow>,
+    limits: &Limits,
+    request: impl Future<Output = T>,
+) -> Result<T, Stall> {
     let progress = Arc::new(Progress {
+        flow: flow.clone(),
         began: Instant::now(),
         phase: AtomicU8::new(Phase::Elsewhere as u8),
         moved: AtomicU64::new(0),
         limit: AtomicU64::new(0),
-        stalled: AtomicBool::new(false),
+        received: AtomicU64::new(0),
+        stalled: AtomicU8::new(0),
     });
     let race = async {
         let request = Box::pin(request);
         tokio::select! {
             biased;
-            outcome = request => Some(outcome),
-            () = progress.wait_for_stall(lifetime) => None,
+            outcome = request => Ok(outcome),
+            stall = Clock::new(&progress, limits).run() => Err(stall),
         }
     };
-    PROGRESS.scope(progress.clone(), race).await
+    let outcome = PROGRESS.scope(progress.clone(), race).await;
+    if progress.phase() != Phase::Elsewhere {
+        flow.broken_off();
+    }
+    outcome
 }
 
 impl Progress {
@@ -86,30 +130,142 @@ impl Progress {
         match self.phase.load(Ordering::Relaxed) {
             1 => Phase::RequestBody,
             2 => Phase::ResponseBody,
-            3 => Phase::Over,
             _ => Phase::Elsewhere,
         }
     }
 
+    fn stalled(&self) -> Option<Stall> {
+        [Stall::Lifetime, Stall::ClientSilent, Stall::ClientSlow, Stall::Upstream]
+            .into_iter()
+            .find(|stall| *stall as u8 == self.stalled.load(Ordering::Relaxed))
+    }
+}
+
+/// Looks at a request now and then, and judges what it sees.
+struct Clock<'a> {
+    progress: &'a Progress,
+    rates: RateLimits,
+    lifetime: Duration,
+    body_idle: Duration,
+    looked: Instant,
+    /// When bytes last moved, at the last look.
+    moved: u64,
+    /// Time since then in which it was another one's turn.
+    excused: Duration,
+    upload: Pace,
+    download: Pace,
+    /// Time for which the client has taken nothing.
+    untaken: Duration,
+}
+
+impl<'a> Clock<'a> {
+    fn new(progress: &'a Progress, limits: &Limits) -> Self {
+        Clock {
+            rates: limits.rates,
+            lifetime: limits.request_lifetime,
+            body_idle: limits.body_idle_timeout,
+            looked: progress.began,
+            moved: 0,
+            excused: Duration::ZERO,
+            upload: Pace::from(0),
+            download: Pace::from(progress.flow.taken()),
+            untaken: Duration::ZERO,
+            progress,
+        }
+    }
+
     /// Wakes rarely: a limit may be overrun by as much as [`LOOK`], or a quarter of itself if that is less.
-    async fn wait_for_stall(&self, lifetime: Duration) {
+    async fn run(mut self) -> Stall {
         loop {
-            let limit = Duration::from_millis(self.limit.load(Ordering::Relaxed));
-            let look = if limit.is_zero() { LOOK } else { LOOK.min(limit / 4).max(Duration::from_millis(10)) };
-            let look = look.min(lifetime);
-            tokio::time::sleep(look).await;
-            let still = self.began.elapsed().saturating_sub(Duration::from_millis(self.moved.load(Ordering::Relaxed)));
-            let limit = Duration::from_millis(self.limit.load(Ordering::Relaxed));
-            if self.began.elapsed() > lifetime {
-                self.phase.store(Phase::Over as u8, Ordering::Relaxed);
-                self.stalled.store(true, Ordering::Relaxed);
-                return;
-            }
-            if self.phase() != Phase::Elsewhere && still > limit {
-                self.stalled.store(true, Ordering::Relaxed);
-                return;
+            let limit = Duration::from_millis(self.progress.limit.load(Ordering::Relaxed));
+            let shortest =
+                [limit, self.rates.window, self.body_idle].into_iter().filter(|limit| !limit.is_zero()).min();
+            let look = shortest.map_or(LOOK, |limit| LOOK.min(limit / 4).max(Duration::from_millis(10)));
+            tokio::time::sleep(look.min(self.lifetime)).await;
+            let now = Instant::now();
+            let passed = now.duration_since(self.looked);
+            self.looked = now;
+            let stall = if now.duration_since(self.progress.began) > self.lifetime {
+                Some(Stall::Lifetime)
+            } else {
+                self.judge(passed)
+            };
+            if let Some(stall) = stall {
+                self.progress.stalled.store(stall as u8, Ordering::Relaxed);
+                return stall;
             }
         }
+    }
+
+    /// What is to be said about the time that has `passed` since the last look.
+    fn judge(&mut self, passed: Duration) -> Option<Stall> {
+        let flow = &self.progress.flow;
+        let phase = self.progress.phase();
+        let taken = self.download.step(flow.taken());
+        // Of an HTTP/2 answer nobody here knows to which request the unread bytes belong. The framework has a clock for
+        // each of its pieces.
+        if flow.is_blocked() && !flow.is_http2() {
+            self.untaken = if taken == 0 { self.untaken + passed } else { Duration::ZERO };
+            let slow = self.download.falls_behind(self.rates.download, passed, taken, self.rates.window);
+            if slow || self.untaken > self.body_idle {
+                return Some(Stall::ClientSlow);
+            }
+        } else {
+            self.untaken = Duration::ZERO;
+        }
+        let moved = self.progress.moved.load(Ordering::Relaxed);
+        if moved != self.moved {
+            self.moved = moved;
+            self.excused = Duration::ZERO;
+        }
+        let received = self.upload.step(self.progress.received.load(Ordering::Relaxed));
+        let (in_turn, stall) = match phase {
+            Phase::Elsewhere => return None,
+            Phase::RequestBody => (flow.awaits_sending(), Stall::ClientSilent),
+            Phase::ResponseBody => (!flow.awaits_taking(), Stall::Upstream),
+        };
+        if !in_turn {
+            self.excused += passed;
+        } else if phase == Phase::RequestBody
+            && self.upload.falls_behind(self.rates.upload, passed, received, self.rates.window)
+        {
+            return Some(Stall::ClientSlow);
+        }
+        let began = self.progress.began + Duration::from_millis(moved);
+        let still = self.looked.saturating_duration_since(began).saturating_sub(self.excused);
+        let limit = Duration::from_millis(self.progress.limit.load(Ordering::Relaxed));
+        (still > limit).then_some(stall)
+    }
+}
+
+/// How far a client is behind the rate that it owes.
+struct Pace {
+    /// The count at the last look.
+    seen: u64,
+    /// Bytes.
+    debt: f64,
+}
+
+impl From<u64> for Pace {
+    fn from(seen: u64) -> Self {
+        Pace { seen, debt: 0.0 }
+    }
+}
+
+impl Pace {
+    /// How many there are more than at the last look.
+    fn step(&mut self, count: u64) -> u64 {
+        let step = count.saturating_sub(self.seen);
+        self.seen = count;
+        step
+    }
+
+    /// Whether the debt has grown to what is owed for the whole of `window`. Being ahead is not saved up.
+    fn falls_behind(&mut self, rate: u64, passed: Duration, bytes: u64, window: Duration) -> bool {
+        #[expect(clippy::cast_precision_loss, reason = "no transfer is long enough for it to matter")]
+        let (rate, bytes) = (rate as f64, bytes as f64);
+        self.debt = (self.debt + rate * passed.as_secs_f64() - bytes).max(0.0);
+        self.debt > rate * window.as_secs_f64()
     }
 }
 
@@ -121,53 +277,4 @@ fn millis(duration: Duration) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LONG: Duration = Duration::from_secs(60);
-
-    #[tokio::test]
-    async fn a_request_has_its_time_however_fast_it_moves() {
-        let request = async {
-            loop {
-                moved(Phase::RequestBody, LONG);
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        let outcome: Option<()> = watched(Duration::from_millis(50), request).await;
-        assert_eq!(outcome, None);
-    }
-
-    #[tokio::test]
-    async fn a_request_that_moves_is_left_alone() {
-        let request = async {
-            for _ in 0..6 {
-                moved(Phase::RequestBody, Duration::from_millis(80));
-                tokio::time::sleep(Duration::from_millis(30)).await;
-            }
-            moved(Phase::Elsewhere, Duration::ZERO);
-            tokio::time::sleep(Duration::from_millis(150)).await;
-            7
-        };
-        assert_eq!(watched(LONG, request).await, Some(7));
-    }
-
-    #[tokio::test]
-    async fn a_request_that_stands_still_is_dropped_and_knows_why() {
-        struct Guard(Arc<std::sync::Mutex<Option<Phase>>>);
-        impl Drop for Guard {
-            fn drop(&mut self) {
-                *self.0.lock().expect("unpoisoned") = stalled();
-            }
-        }
-        let seen = Arc::new(std::sync::Mutex::new(None));
-        let guard = Guard(seen.clone());
-        let request = async move {
-            let _guard = guard;
-            moved(Phase::ResponseBody, Duration::from_millis(40));
-            std::future::pending::<()>().await;
-        };
-        assert_eq!(watched(LONG, request).await, None);
-        assert_eq!(*seen.lock().expect("unpoisoned"), Some(Phase::ResponseBody));
-    }
-}
+mod tests;

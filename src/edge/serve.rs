@@ -14,13 +14,11 @@ use tokio::time::timeout;
 
 use super::App;
 use super::connection::Connection;
-use super::progress::watched;
+use super::frames::PREFACE;
+use super::progress::{Stall, watched};
 use super::stream::EdgeStream;
-use crate::config::Limits;
+use crate::config::{Limits, RateLimits};
 use crate::telemetry::EndReason;
-
-/// Length of the HTTP/2 connection preface (RFC 9113 §3.4).
-const PREFACE: usize = 24;
 
 /// How long a client may take to acknowledge that its idle connection ends.
 const GOODBYE: Duration = Duration::from_millis(500);
@@ -45,7 +43,7 @@ pub(super) async fn drain_order(draining: &mut watch::Receiver<bool>) {
 }
 
 /// Serves HTTP/1.1 until the connection ends, and says why it did.
-pub(super) async fn http1(serving: &Serving, mut stream: Box<EdgeStream>, connection: &Connection) -> EndReason {
+pub(super) async fn http1(serving: &Serving, mut stream: Box<EdgeStream>, connection: &Arc<Connection>) -> EndReason {
     let limits = &serving.limits;
     let mut draining = serving.draining.clone();
     let mut settings: Option<HttpPersistentSettings> = None;
@@ -70,15 +68,19 @@ pub(super) async fn http1(serving: &Serving, mut stream: Box<EdgeStream>, connec
             // The value only says that the connection may stay; how long is decided above.
             None => session.set_keepalive(Some(limits.keep_alive_timeout.as_secs().max(1))),
         }
+        // Writes have no timeout here: one may wait for hundreds of KiB to go. The request's clock sees every byte of them.
         session.set_read_timeout(Some(limits.body_idle_timeout));
-        session.set_write_timeout(Some(limits.body_idle_timeout));
         let before = connection.requests();
         if connection.requests() + 1 >= limits.requests.per_connection {
             // Not `set_keepalive`, which the client's own `Connection: keep-alive` would turn on again.
             session.set_keepalive_reuses_remaining(Some(0));
         }
-        let exchange = watched(limits.request_lifetime, serving.app.process_new_http(session, &serving.draining));
-        let Some(reused) = exchange.await else { return EndReason::IdleTimeout };
+        let exchange = watched(&connection.flow, limits, serving.app.process_new_http(session, &serving.draining));
+        let reused = match exchange.await {
+            Ok(reused) => reused,
+            Err(Stall::ClientSlow) => return EndReason::TooSlow,
+            Err(_) => return EndReason::IdleTimeout,
+        };
         if connection.requests() == before {
             // The framework answered 400, or the client left in the middle of its head.
             return EndReason::ProtocolError;
@@ -96,10 +98,15 @@ pub(super) async fn http1(serving: &Serving, mut stream: Box<EdgeStream>, connec
 }
 
 /// Serves HTTP/2 until the connection ends, and says why it did.
-pub(super) async fn http2(serving: &Serving, stream: Box<EdgeStream>) -> EndReason {
+pub(super) async fn http2(serving: &Serving, stream: Box<EdgeStream>, connection: &Arc<Connection>) -> EndReason {
     let digest = Arc::new(Digest { proxy_digest: stream.get_proxy_digest(), ..Digest::default() });
-    match timeout(serving.limits.request_head_timeout, http2_handshake(&serving.limits, stream)).await {
-        Ok(Some(h2)) => Http2::new(serving, h2, digest).run().await,
+    let begun = tokio::select! {
+        biased;
+        reason = connection.wait_for_dismissal() => return reason,
+        begun = timeout(serving.limits.request_head_timeout, http2_handshake(&serving.limits, stream)) => begun,
+    };
+    match begun {
+        Ok(Some(h2)) => Http2::new(serving, connection, h2, digest).run().await,
         Ok(None) => EndReason::ProtocolError,
         Err(_) => EndReason::HeadTimeout,
     }
@@ -110,12 +117,15 @@ async fn http2_handshake(limits: &Limits, mut stream: Box<EdgeStream>) -> Option
     let mut options = h2_server::default_h2_options();
     options.max_concurrent_streams(limits.h2_max_streams);
     options.initial_window_size(SMALL_WINDOW).initial_connection_window_size(SMALL_WINDOW);
+    // The library counts those that were reset before it could hand them on; the frames' budget comes first.
+    options.max_pending_accept_reset_streams(usize::try_from(limits.h2_frames.resets).unwrap_or(usize::MAX));
     h2_server::handshake(stream, Some(options)).await.ok()
 }
 
 /// An HTTP/2 connection and the requests on it.
 struct Http2<'a> {
     serving: &'a Serving,
+    connection: &'a Arc<Connection>,
     h2: H2,
     digest: Arc<Digest>,
     /// Dropping the set with the connection ends every request on it.
@@ -128,19 +138,34 @@ struct Http2<'a> {
 }
 
 impl<'a> Http2<'a> {
-    fn new(serving: &'a Serving, h2: H2, digest: Arc<Digest>) -> Self {
-        let requests = JoinSet::new();
-        Http2 { serving, h2, digest, requests, windows: None, malformed: 0, begun: 0, idle_since: Instant::now() }
+    fn new(serving: &'a Serving, connection: &'a Arc<Connection>, h2: H2, digest: Arc<Digest>) -> Self {
+        Http2 {
+            serving,
+            connection,
+            h2,
+            digest,
+            requests: JoinSet::new(),
+            windows: None,
+            malformed: 0,
+            begun: 0,
+            idle_since: Instant::now(),
+        }
     }
 
     async fn run(mut self) -> EndReason {
         let mut draining = self.serving.draining.clone();
         let mut leaving = false;
         loop {
-            let patience = if leaving { GOODBYE } else { self.serving.limits.h2_idle_timeout };
-            let idle_until = self.idle_since + patience;
+            let idle_until = self.idle_since + self.patience(leaving);
             tokio::select! {
                 biased;
+                reason = self.connection.wait_for_dismissal() => {
+                    // Now, and not with the connection: their ends are of this reason.
+                    self.requests.shutdown().await;
+                    self.h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                    self.flush().await;
+                    return reason;
+                }
                 Some(_) = self.requests.join_next(), if !self.requests.is_empty() => self.one_done(),
                 () = drain_order(&mut draining), if !leaving => {
                     leaving = true;
@@ -156,7 +181,8 @@ impl<'a> Http2<'a> {
                         }
                     }
                     Ok(None) if leaving => return EndReason::Shutdown,
-                    Ok(None) | Err(_) => return EndReason::ClientClosed,
+                    Ok(None) => return EndReason::ClientClosed,
+                    Err(e) => return end_of(&e),
                 },
                 () = tokio::time::sleep_until(idle_until.into()), if self.requests.is_empty() => {
                     if leaving {
@@ -179,33 +205,75 @@ impl<'a> Http2<'a> {
                 let _ = self.h2.set_initial_window_size(STREAM_WINDOW);
             }
         }
-        session.write_timeout = Some(self.serving.limits.body_idle_timeout);
+        session.write_timeout = Some(piece_timeout(&self.serving.limits));
         self.begun += 1;
         if self.begun == self.serving.limits.requests.per_connection {
             self.h2.graceful_shutdown();
         }
-        let lifetime = self.serving.limits.request_lifetime;
+        let limits = self.serving.limits;
+        let flow = self.connection.flow.clone();
         let app = self.serving.app.clone();
         let draining = self.serving.draining.clone();
         self.requests.spawn(async move {
             // A stalled request is dropped, which resets its stream.
-            watched(lifetime, app.process_new_http(ServerSession::new_http2(session), &draining)).await;
+            let request = app.process_new_http(ServerSession::new_http2(session), &draining);
+            let _ = watched(&flow, &limits, request).await;
         });
     }
 
     fn one_done(&mut self) {
         if self.requests.is_empty() {
             self.idle_since = Instant::now();
+            self.connection.flow.settle();
+        }
+    }
+
+    /// How long nothing may happen between requests.
+    fn patience(&self, leaving: bool) -> Duration {
+        let limits = &self.serving.limits;
+        if leaving {
+            GOODBYE
+        } else if self.connection.flow.is_blocked() {
+            // The client doesn't read what it has asked for.
+            limits.h2_idle_timeout.min(limits.body_idle_timeout)
+        } else {
+            limits.h2_idle_timeout
         }
     }
 
     /// Tells an idle client that the connection ends, so that it opens another one instead of seeing a broken pipe.
     async fn say_goodbye(&mut self) {
         self.h2.graceful_shutdown();
+        self.flush().await;
+    }
+
+    /// Drives the connection to its end. A client that doesn't answer is left to itself.
+    async fn flush(&mut self) {
         let flush =
             async { while let Ok(Some(_)) = H2Session::from_h2_conn(&mut self.h2, self.digest.clone()).await {} };
-        // A client that doesn't answer is left to itself.
         let _ = timeout(GOODBYE, flush).await;
+    }
+}
+
+/// What it means when the library gives a connection up.
+fn end_of(error: &pingora::Error) -> EndReason {
+    let cause = error.root_cause().downcast_ref::<h2::Error>();
+    match cause.filter(|e| e.is_go_away() && e.is_library()).and_then(h2::Error::reason) {
+        Some(h2::Reason::ENHANCE_YOUR_CALM) => EndReason::Http2Excess,
+        Some(h2::Reason::NO_ERROR) | None => EndReason::ClientClosed,
+        Some(_) => EndReason::ProtocolError,
+    }
+}
+
+/// The largest piece of an answer that is written at a time.
+const PIECE: u64 = 64 * 1024;
+
+/// For how long a piece of an answer may wait for the client. No rate asks for more than that it moves at all.
+fn piece_timeout(limits: &Limits) -> Duration {
+    let RateLimits { download, window, .. } = limits.rates;
+    match PIECE.checked_div(download) {
+        Some(seconds) => limits.body_idle_timeout.min(window.max(Duration::from_secs(seconds))),
+        None => limits.body_idle_timeout,
     }
 }
 

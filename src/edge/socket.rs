@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -47,11 +48,39 @@ pub(super) struct Socket {
     pending: Vec<u8>,
     /// How much of `pending` has been sent.
     sent: usize,
+    /// Bytes that the kernel has taken.
+    taken: u64,
+    /// Bytes that may still be read before TLS has something to show for them.
+    allowance: AtomicUsize,
 }
 
+/// What may be read after a handshake without a byte of HTTP in it: some of the largest records. Records that are empty,
+/// or carry warnings or key updates, are small; the libraries end most floods of them before that.
+const FRUITLESS: usize = 64 * 1024;
+
 impl Socket {
-    pub(super) fn new(tcp: Arc<TcpStream>) -> Self {
-        Socket { tcp, pending: Vec::new(), sent: 0 }
+    /// A socket in its handshake, in which the client may send so many bytes.
+    pub(super) fn new(tcp: Arc<TcpStream>, handshake_bytes: usize) -> Self {
+        Socket { tcp, pending: Vec::new(), sent: 0, taken: 0, allowance: AtomicUsize::new(handshake_bytes) }
+    }
+
+    /// Notes that what was read so far was good for something: the handshake is done, or HTTP got bytes.
+    pub(super) fn bore_fruit(&self) {
+        self.allowance.store(FRUITLESS, Ordering::Relaxed);
+    }
+
+    /// Bytes that the kernel has taken so far.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    fn charge(&self, read: usize) -> io::Result<()> {
+        let left = self.allowance.load(Ordering::Relaxed).checked_sub(read);
+        self.allowance.store(left.unwrap_or(0), Ordering::Relaxed);
+        match left {
+            Some(_) => Ok(()),
+            None => Err(io::Error::new(io::ErrorKind::QuotaExceeded, "too many bytes of TLS that carry nothing")),
+        }
     }
 
     pub(super) fn tcp(&self) -> &TcpStream {
@@ -63,7 +92,10 @@ impl Socket {
             let rest = self.pending.get(self.sent..).unwrap_or_default();
             match self.tcp.try_write(rest) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(n) => self.sent += n,
+                Ok(n) => {
+                    self.sent += n;
+                    self.taken += n as u64;
+                }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.tcp.poll_write_ready(cx))?,
                 Err(e) => return Poll::Ready(Err(e)),
             }
@@ -90,7 +122,7 @@ impl AsyncRead for Socket {
             match self.tcp.try_read(buffer.initialize_unfilled()) {
                 Ok(n) => {
                     buffer.advance(n);
-                    return Poll::Ready(Ok(()));
+                    return Poll::Ready(self.charge(n));
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.tcp.poll_read_ready(cx))?,
                 Err(e) => return Poll::Ready(Err(e)),
@@ -128,6 +160,14 @@ fn shut_down_writing(tcp: &TcpStream) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(()),
         outcome => outcome,
     }
+}
+
+/// Bounds what the kernel keeps for a client beyond what is on its way to it. Without a bound that may be megabytes, and
+/// a slow client is seen to move only whenever a third of them has gone.
+pub(super) fn bound_backlog(tcp: &TcpStream) {
+    const UNSENT: u32 = 256 * 1024;
+    // Only the memory and the view of slow clients depend on it.
+    let _ = socket2::SockRef::from(tcp).set_tcp_notsent_lowat(UNSENT);
 }
 
 /// Makes the coming close a reset: without it the kernel goes on delivering what is queued, megabytes of it.

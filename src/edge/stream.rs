@@ -15,10 +15,14 @@ use pingora::protocols::{
     UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::task::coop;
 use tokio::time::Sleep;
 
 use super::connection::Connection;
+use super::frames::Frames;
 use super::socket::Socket;
+use crate::config::FrameLimits;
+use crate::telemetry::EndReason;
 use crate::tls;
 
 /// A decrypted connection as pingora's HTTP servers take it.
@@ -30,7 +34,8 @@ pub(super) struct EdgeStream {
     ahead: Bytes,
     /// Until when the head of the current request must be complete.
     head_deadline: Option<Pin<Box<Sleep>>>,
-    http2: bool,
+    /// Of an HTTP/2 connection.
+    frames: Option<Box<Frames>>,
     id: UniqueIDType,
 }
 
@@ -41,13 +46,16 @@ impl std::fmt::Debug for EdgeStream {
 }
 
 impl EdgeStream {
-    pub(super) fn new(tls: tls::Stream<Socket>, connection: Arc<Connection>, http2: bool) -> io::Result<Self> {
+    /// A stream that counts frames against `frames` if the client speaks HTTP/2.
+    pub(super) fn new(tls: tls::Stream<Socket>, connection: Arc<Connection>, frames: &FrameLimits) -> io::Result<Self> {
         use std::os::fd::AsRawFd;
         let id = tls.get_ref().tcp().as_raw_fd();
         // pingora passes this digest on to every request; the header is a place it demands and nobody reads.
         let header = ResponseHeader::build(200, Some(0)).map_err(io::Error::other)?;
         let digest = Arc::new(ProxyDigest::new(Box::new(header), Some(Box::new(connection.clone()))));
-        Ok(EdgeStream { tls, connection, digest, ahead: Bytes::new(), head_deadline: None, http2, id })
+        tls.get_ref().bore_fruit();
+        let frames = connection.flow.is_http2().then(|| Box::new(Frames::new(*frames)));
+        Ok(EdgeStream { tls, connection, digest, ahead: Bytes::new(), head_deadline: None, frames, id })
     }
 
     /// Starts the clock for the next request head: it covers the whole head, not a single read.
@@ -62,7 +70,7 @@ impl EdgeStream {
     /// What the transport reports, and `UnexpectedEof` when the client closed before.
     pub(super) async fn read_ahead(&mut self, least: usize) -> io::Result<()> {
         while self.ahead.len() < least {
-            let more = std::future::poll_fn(|cx| read_some(&mut self.tls, cx)).await?;
+            let more = std::future::poll_fn(|cx| self.poll_some(cx)).await?;
             if more.is_empty() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -88,6 +96,64 @@ impl EdgeStream {
     }
 }
 
+impl EdgeStream {
+    /// Reads from TLS and keeps the books.
+    fn poll_tls(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.frames.is_some() && self.connection.end_reason().is_some() {
+            // What was dropped when it was dismissed leaves a hole, behind which nothing has a meaning.
+            return Poll::Pending;
+        }
+        // A client that sends without pause must not keep its thread from the others.
+        let turn = ready!(coop::poll_proceed(cx));
+        let before = buffer.filled().len();
+        let outcome = Pin::new(&mut self.tls).poll_read(cx, buffer);
+        self.connection.flow.note_read(outcome.is_pending());
+        match &outcome {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(e)) => {
+                if e.kind() == io::ErrorKind::QuotaExceeded || tls::is_protocol_fault(e) {
+                    self.connection.end(EndReason::TlsFault);
+                }
+                return outcome;
+            }
+        }
+        turn.made_progress();
+        let bytes = buffer.filled().get(before..).unwrap_or_default();
+        if !bytes.is_empty() {
+            self.tls.get_ref().bore_fruit();
+        }
+        let Some(frames) = &mut self.frames else { return outcome };
+        match frames.received(bytes) {
+            Ok(passed) => {
+                if passed.data > 0 {
+                    self.connection.flow.arrived(passed.data, passed.padded);
+                }
+                outcome
+            }
+            Err(reason) => {
+                self.connection.dismiss(reason);
+                // Nothing more is read; who waits for the dismissal says goodbye.
+                buffer.set_filled(before);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Reads into a buffer that lives only for the call, so that an idle connection owns none.
+    fn poll_some(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
+        let mut scratch = [0_u8; 2048];
+        let mut buffer = ReadBuf::new(&mut scratch);
+        ready!(self.poll_tls(cx, &mut buffer))?;
+        Poll::Ready(Ok(Bytes::copy_from_slice(buffer.filled())))
+    }
+
+    /// Notes how far the client has taken what was written.
+    fn note_write<T>(&self, outcome: &Poll<T>) {
+        self.connection.flow.note_write(outcome.is_pending(), self.tls.get_ref().taken());
+    }
+}
+
 impl AsyncRead for EdgeStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.ahead.is_empty() {
@@ -95,7 +161,7 @@ impl AsyncRead for EdgeStream {
             buffer.put_slice(&self.ahead.split_to(n));
             return Poll::Ready(Ok(()));
         }
-        let outcome = Pin::new(&mut self.tls).poll_read(cx, buffer);
+        let outcome = self.poll_tls(cx, buffer);
         if outcome.is_pending() {
             self.check_head_deadline(cx)?;
         }
@@ -105,11 +171,21 @@ impl AsyncRead for EdgeStream {
 
 impl AsyncWrite for EdgeStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tls).poll_write(cx, data)
+        let outcome = Pin::new(&mut self.tls).poll_write(cx, data);
+        self.note_write(&outcome);
+        if let (Poll::Ready(Ok(n)), Some(frames)) = (&outcome, &mut self.frames) {
+            match frames.sent(data.get(..*n).unwrap_or_default()) {
+                Ok(passed) => self.connection.flow.written(passed.data),
+                Err(reason) => self.connection.dismiss(reason),
+            }
+        }
+        outcome
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tls).poll_flush(cx)
+        let outcome = Pin::new(&mut self.tls).poll_flush(cx);
+        self.note_write(&outcome);
+        outcome
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -142,17 +218,9 @@ impl Peek for EdgeStream {
     }
 }
 
-/// Reads into a buffer that lives only for the call, so that an idle connection owns none.
-fn read_some(tls: &mut tls::Stream<Socket>, cx: &mut Context<'_>) -> Poll<io::Result<Bytes>> {
-    let mut scratch = [0_u8; 2048];
-    let mut buffer = ReadBuf::new(&mut scratch);
-    ready!(Pin::new(tls).poll_read(cx, &mut buffer))?;
-    Poll::Ready(Ok(Bytes::copy_from_slice(buffer.filled())))
-}
-
 impl Ssl for EdgeStream {
     fn selected_alpn_proto(&self) -> Option<ALPN> {
-        Some(if self.http2 { ALPN::H2 } else { ALPN::H1 })
+        Some(if self.frames.is_some() { ALPN::H2 } else { ALPN::H1 })
     }
 }
 

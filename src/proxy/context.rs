@@ -9,7 +9,7 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType};
 
 use crate::edge::Connection;
-use crate::edge::progress::{self, Phase};
+use crate::edge::progress::{self, Phase, Stall};
 use crate::oci::{Route, RouteKind};
 use crate::policy::Permit;
 use crate::snapshot::Snapshot;
@@ -250,11 +250,13 @@ impl Exchange {
 
     pub(super) fn received(&mut self, bytes: usize) {
         self.record.bytes_in += bytes as u64;
+        progress::received(bytes);
         self.telemetry.metrics.received(bytes);
     }
 
     pub(super) fn sent(&mut self, bytes: usize) {
         self.record.bytes_out += bytes as u64;
+        progress::sent(bytes);
         self.telemetry.metrics.sent(bytes);
     }
 
@@ -279,7 +281,8 @@ impl Exchange {
         }
         if *error.esource() == ErrorSource::Downstream {
             return match error.etype() {
-                ErrorType::ReadTimedout | ErrorType::WriteTimedout => Outcome::ClientTimeout,
+                ErrorType::ReadTimedout => Outcome::ClientTimeout,
+                ErrorType::WriteTimedout => Outcome::ClientTooSlow,
                 ErrorType::InvalidHTTPHeader => Outcome::Malformed,
                 _ => Outcome::ClientAborted,
             };
@@ -326,15 +329,16 @@ impl Drop for Exchange {
             (None, Some(reason)) => reason.into(),
             (None, None) if std::thread::panicking() => Outcome::Internal,
             (None, None) => match progress::stalled() {
-                Some(Phase::Over) => Outcome::LifetimeExceeded,
-                Some(Phase::RequestBody) => Outcome::ClientTimeout,
-                Some(Phase::ResponseBody) => {
+                Some(Stall::Lifetime) => Outcome::LifetimeExceeded,
+                Some(Stall::ClientSilent) => Outcome::ClientTimeout,
+                Some(Stall::ClientSlow) => Outcome::ClientTooSlow,
+                Some(Stall::Upstream) => {
                     if let Some(upstream) = &self.upstream {
                         upstream.metrics().fault(UpstreamFault::IdleTimeout);
                     }
                     Outcome::UpstreamTimeout
                 }
-                _ => Outcome::ClientAborted,
+                None => Outcome::ClientAborted,
             },
         };
         let mut record = self.record.clone();

@@ -144,7 +144,7 @@ pub(super) async fn failed(session: &mut Session, context: &mut Context, error: 
 pub(super) fn answer(outcome: Outcome, error: &Error) -> Option<Refusal> {
     let (status, message) = match outcome {
         Outcome::ClientAborted => return None,
-        Outcome::ClientTimeout => (408, "the request was not complete in time"),
+        Outcome::ClientTimeout | Outcome::ClientTooSlow => (408, "the request was not complete in time"),
         Outcome::TooLarge => (413, "the manifest is too large"),
         Outcome::Malformed => (400, "the request is malformed"),
         Outcome::UpstreamUnavailable | Outcome::UpstreamBusy => (503, "the registry is not available; try again later"),

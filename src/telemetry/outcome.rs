@@ -45,6 +45,10 @@ labels! {
         ClientAborted = "client_aborted",
         /// The client stayed silent for too long in the middle of its request.
         ClientTimeout = "client_timeout",
+        /// The client sent its request, or took its answer, more slowly than it may, or took nothing at all.
+        ClientTooSlow = "client_too_slow",
+        /// The connection was ended because the client flooded it with what moves nothing.
+        ClientFlood = "client_flood",
         /// The connection was cut in the middle of the transfer because the client's certificate was revoked.
         ConnectionRevoked = "connection_revoked",
         /// The connection was cut in the middle of the transfer because the client's certificate expired.
@@ -76,6 +80,8 @@ impl Outcome {
             | Self::TooLarge
             | Self::ClientAborted
             | Self::ClientTimeout
+            | Self::ClientTooSlow
+            | Self::ClientFlood
             | Self::Shutdown => Level::Debug,
             Self::Revoked
             | Self::RevocationUnknown
@@ -105,6 +111,17 @@ impl From<EndReason> for Outcome {
             EndReason::Shutdown => Self::Shutdown,
             EndReason::ClientClosed | EndReason::ProtocolError => Self::ClientAborted,
             EndReason::IdleTimeout | EndReason::HeadTimeout => Self::ClientTimeout,
+            EndReason::TooSlow => Self::ClientTooSlow,
+            EndReason::TlsFault
+            | EndReason::ResetFlood
+            | EndReason::SettingsFlood
+            | EndReason::PingFlood
+            | EndReason::PriorityFlood
+            | EndReason::WindowUpdateFlood
+            | EndReason::EmptyFrameFlood
+            | EndReason::ContinuationFlood
+            | EndReason::UnknownFrameFlood
+            | EndReason::Http2Excess => Self::ClientFlood,
             // A complete exchange closes its connection only after the request has been recorded; a request that
             // is still open at that point was lost by the gateway.
             EndReason::Complete | EndReason::Internal => Self::Internal,
@@ -169,6 +186,8 @@ labels! {
         Disconnected = "disconnected",
         /// The handshake took too long.
         Timeout = "timeout",
+        /// The client sent more than a handshake needs.
+        TooManyBytes = "too_many_bytes",
         /// There are as many connections as there may be.
         TooManyConnections = "too_many_connections",
         /// There are as many connections from this address as there may be.
@@ -203,6 +222,7 @@ impl HandshakeResult {
             | Self::Protocol
             | Self::Disconnected
             | Self::Timeout
+            | Self::TooManyBytes
             | Self::TooManyConnections
             | Self::TooManyOfAddress
             | Self::TooManyHandshakes
@@ -226,6 +246,28 @@ labels! {
         HeadTimeout = "head_timeout",
         /// The client broke the protocol so that the connection couldn't go on.
         ProtocolError = "protocol_error",
+        /// The client sent or took a body more slowly than it may.
+        TooSlow = "too_slow",
+        /// TLS records that are broken, or too many that carry nothing: empty ones, warnings, key updates.
+        TlsFault = "tls_fault",
+        /// Too many HTTP/2 streams were reset, by the client or because of what it sent.
+        ResetFlood = "reset_flood",
+        /// Too many HTTP/2 SETTINGS.
+        SettingsFlood = "settings_flood",
+        /// Too many HTTP/2 PINGs.
+        PingFlood = "ping_flood",
+        /// Too many HTTP/2 PRIORITY frames.
+        PriorityFlood = "priority_flood",
+        /// Too many HTTP/2 WINDOW_UPDATEs for what was sent.
+        WindowUpdateFlood = "window_update_flood",
+        /// Too many HTTP/2 frames without a byte in them.
+        EmptyFrameFlood = "empty_frame_flood",
+        /// Too many HTTP/2 CONTINUATIONs.
+        ContinuationFlood = "continuation_flood",
+        /// Too many HTTP/2 frames of no use.
+        UnknownFrameFlood = "unknown_frame_flood",
+        /// The HTTP/2 library had enough: a head without end, resets before their requests were looked at, tiny frames.
+        Http2Excess = "http2_excess",
         /// The client's certificate was revoked.
         Revoked = "revoked",
         /// The revocation list of an issuer on the client's path ran out.

@@ -62,12 +62,16 @@ pub struct AcceptorSettings {
     pub tickets: Option<Arc<TicketKeys>>,
 }
 
+/// What a handshake may take beside the client's certificates.
+const HANDSHAKE_BYTES: usize = 64 * 1024;
+
 /// A listener's side of the handshake.
 pub struct Acceptor {
     pub(super) context: SslContext,
     pub(super) verifier: Arc<Verifier>,
     pub(super) known: super::handshake::KnownClients,
     demands: [u8; 32],
+    handshake_bytes: usize,
     table: Arc<SniTable>,
 }
 
@@ -102,6 +106,7 @@ impl Acceptor {
             verifier,
             known: super::handshake::KnownClients::default(),
             demands,
+            handshake_bytes: settings.max_client_chain.saturating_add(HANDSHAKE_BYTES),
             table,
         })
     }
@@ -110,6 +115,12 @@ impl Acceptor {
     #[must_use]
     pub fn has_name(&self, name: &str) -> bool {
         self.table.named(name).is_some()
+    }
+
+    /// Bytes that a client may send in a handshake: its certificates, and beside them the largest hello, a ticket and what
+    /// records add.
+    pub fn handshake_bytes(&self) -> usize {
+        self.handshake_bytes
     }
 
     /// A hash over what is demanded of a handshake apart from trust and revocation. Where it differs, a connection that

@@ -232,7 +232,9 @@ fn failure(slot: &Slot, error: &ssl::Error) -> HandshakeFailure {
         return refused_failure(&refused);
     }
     if let Some(io) = error.io_error() {
-        return HandshakeFailure { result: HandshakeResult::Disconnected, detail: io.to_string() };
+        let excess = io.kind() == io::ErrorKind::QuotaExceeded;
+        let result = if excess { HandshakeResult::TooManyBytes } else { HandshakeResult::Disconnected };
+        return HandshakeFailure { result, detail: io.to_string() };
     }
     let Some(stack) = error.ssl_error() else {
         // The peer closed the connection without an alert.
@@ -263,6 +265,18 @@ fn failure(slot: &Slot, error: &ssl::Error) -> HandshakeFailure {
         HandshakeResult::Protocol
     };
     HandshakeFailure { result, detail: reasons.join("; ") }
+}
+
+/// Whether reading failed because of what the client sent, and not because it went away.
+#[must_use]
+pub fn is_protocol_fault(error: &io::Error) -> bool {
+    let library = error.get_ref().and_then(|inner| inner.downcast_ref::<ssl::Error>());
+    let stack = library.and_then(ssl::Error::ssl_error);
+    // A connection that ends without a farewell is an error of the protocol to one library and an end to the other.
+    let is_end = |stack: &ErrorStack| {
+        stack.errors().iter().any(|e| e.reason().is_some_and(|reason| reason.contains("unexpected eof")))
+    };
+    stack.is_some_and(|stack| !is_end(stack))
 }
 
 /// The decrypted side of a connection.

@@ -37,7 +37,7 @@ compile_error!("choose a TLS backend: feature \"boringssl\" (default) or \"opens
 compile_error!("features \"boringssl\" and \"openssl\" exclude each other: build with --no-default-features");
 
 pub use acceptor::{Acceptor, AcceptorSettings, ProtocolFloor};
-pub use handshake::{Accepted, HandshakeFailure, Stream, accept};
+pub use handshake::{Accepted, HandshakeFailure, Stream, accept, is_protocol_fault};
 pub use material::{CertificateInfo, MaterialError, ServerCertificate, UpstreamMaterial};
 pub use signature::verify_signed_data;
 pub use tickets::TicketKeys;

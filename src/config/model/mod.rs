@@ -4,6 +4,7 @@
 //! `conf/portcullis.yaml`. What is optional has its safe default here. Nothing outside `config` sees these types;
 //! the [`Settings`](super::Settings) made from them are valid.
 
+mod limits;
 mod listener;
 mod uploads;
 mod upstream;
@@ -14,8 +15,9 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::units::{ByteSize, HumanDuration};
+use super::units::HumanDuration;
 
+pub use limits::{H2Frames, Limits};
 pub use listener::{Listener, ListenerTls, ProxyProtocol, ServerCertificate, TlsVersion};
 pub use uploads::Uploads;
 pub use upstream::{Authorization, Credentials, HealthCheck, Upstream, UpstreamTimeouts, UpstreamTls};
@@ -154,99 +156,6 @@ pub enum ChainCheck {
     Chain,
     /// Only the client's certificate.
     Leaf,
-}
-
-/// Bounds on what one client, or all of them together, may take.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// From accept to the end of the TLS handshake.
-    pub handshake_timeout: HumanDuration,
-
-    /// For a whole request head, from its first byte to its last.
-    pub request_head_timeout: HumanDuration,
-
-    /// Between two requests of an HTTP/1.1 connection.
-    pub keep_alive_timeout: HumanDuration,
-
-    /// Without a request on an HTTP/2 connection.
-    pub h2_idle_timeout: HumanDuration,
-
-    /// Requests at a time on one HTTP/2 connection.
-    #[schemars(range(min = 1, max = 1000))]
-    pub h2_max_streams: u32,
-
-    /// What the receive windows of all HTTP/2 connections may hold together. Larger windows make uploads over distance
-    /// faster; when this much is in use, new connections get small ones.
-    pub h2_upload_memory: ByteSize,
-
-    /// Without a byte of the body in either direction.
-    pub body_idle_timeout: HumanDuration,
-
-    /// For a whole request, its answer included, however fast it moves.
-    pub request_lifetime: HumanDuration,
-
-    /// Connections in all. More are refused before their handshake.
-    #[schemars(range(min = 1))]
-    pub max_connections: u32,
-
-    /// Connections from one client address (an IPv6 /64 counts as one). Clients behind a NAT share theirs.
-    #[schemars(range(min = 1))]
-    pub max_connections_per_address: u32,
-
-    /// Connections of one client certificate.
-    #[schemars(range(min = 1))]
-    pub max_connections_per_identity: u32,
-
-    /// Handshakes under way in all.
-    #[schemars(range(min = 1))]
-    pub max_handshakes: u32,
-
-    /// Handshakes under way from one client address.
-    #[schemars(range(min = 1))]
-    pub max_handshakes_per_address: u32,
-
-    /// Requests on one connection, after which it is closed in good order.
-    #[schemars(range(min = 1))]
-    pub max_requests_per_connection: u32,
-
-    /// Bytes of a request head; more is a 431.
-    pub max_head: ByteSize,
-
-    /// Fields of a request head; more is a 431.
-    #[schemars(range(min = 1, max = 256))]
-    pub max_header_fields: u32,
-
-    /// Bytes of a request target (path and query); more is a 414.
-    pub max_target: ByteSize,
-
-    /// Bytes of a manifest that is pushed; more is a 413. Blobs may be of any size.
-    pub max_manifest: ByteSize,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            handshake_timeout: HumanDuration::from_secs(10),
-            request_head_timeout: HumanDuration::from_secs(10),
-            keep_alive_timeout: HumanDuration::from_secs(75),
-            h2_idle_timeout: HumanDuration::from_secs(300),
-            h2_max_streams: 100,
-            h2_upload_memory: ByteSize::from_mib(64),
-            body_idle_timeout: HumanDuration::from_secs(60),
-            request_lifetime: HumanDuration::from_secs(24 * 3600),
-            max_connections: 10_000,
-            max_connections_per_address: 1024,
-            max_connections_per_identity: 1024,
-            max_handshakes: 1024,
-            max_handshakes_per_address: 128,
-            max_requests_per_connection: 10_000,
-            max_head: ByteSize::from_kib(32),
-            max_header_fields: 100,
-            max_target: ByteSize::from_kib(8),
-            max_manifest: ByteSize::from_mib(4),
-        }
-    }
 }
 
 /// Headers the gateway makes for the registry.

@@ -4,6 +4,7 @@
 //! builds TLS contexts does that.
 
 mod address;
+mod limits;
 mod listener;
 #[cfg(test)]
 mod tests;
@@ -17,10 +18,7 @@ use std::time::Duration;
 use super::fault::Fault;
 use super::load::SecretFile;
 use super::model::{self, Config};
-use super::settings::{
-    AccessLog, ConnectionLimits, CrlSource, Headers, Limits, Log, LogTarget, Reload, RequestLimits, Revocation,
-    Settings,
-};
+use super::settings::{AccessLog, CrlSource, Headers, Log, LogTarget, Reload, Revocation, Settings};
 use super::units::{ByteSize, HumanDuration, Shown};
 
 /// What became of a model.
@@ -103,46 +101,6 @@ impl Resolver<'_> {
             check: model.check,
             grace: self.time("revocation.grace", model.grace, Range::up_to(YEAR)),
             clock_skew: self.time("revocation.clock_skew", model.clock_skew, Range::up_to(DAY)),
-        }
-    }
-
-    fn limits(&mut self, model: &model::Limits) -> Limits {
-        let mut wait = |name: &str, value| self.time(&format!("limits.{name}"), value, Range::WAIT);
-        Limits {
-            handshake_timeout: wait("handshake_timeout", model.handshake_timeout),
-            request_head_timeout: wait("request_head_timeout", model.request_head_timeout),
-            keep_alive_timeout: wait("keep_alive_timeout", model.keep_alive_timeout),
-            h2_idle_timeout: wait("h2_idle_timeout", model.h2_idle_timeout),
-            body_idle_timeout: wait("body_idle_timeout", model.body_idle_timeout),
-            request_lifetime: self.time("limits.request_lifetime", model.request_lifetime, Range::up_to(7 * DAY)),
-            h2_max_streams: model.h2_max_streams,
-            connections: ConnectionLimits {
-                all: count(model.max_connections),
-                per_address: count(model.max_connections_per_address),
-                per_identity: count(model.max_connections_per_identity),
-                handshakes: count(model.max_handshakes),
-                handshakes_per_address: count(model.max_handshakes_per_address),
-            },
-            requests: self.request_limits(model),
-            h2_upload_memory: self.size(
-                "limits.h2_upload_memory",
-                model.h2_upload_memory,
-                ByteSize::from_mib(1),
-                ByteSize::from_mib(1 << 20),
-            ),
-        }
-    }
-
-    fn request_limits(&mut self, model: &model::Limits) -> RequestLimits {
-        let mut size = |name: &str, value, least, most| self.size(&format!("limits.{name}"), value, least, most);
-        let head = size("max_head", model.max_head, ByteSize::from_kib(1), ByteSize::from_mib(1));
-        let target = size("max_target", model.max_target, ByteSize::from_kib(1), ByteSize::from_kib(64));
-        RequestLimits {
-            per_connection: u64::from(model.max_requests_per_connection),
-            head: usize::try_from(head).unwrap_or(usize::MAX),
-            fields: count(model.max_header_fields),
-            target: usize::try_from(target).unwrap_or(usize::MAX),
-            manifest: size("max_manifest", model.max_manifest, ByteSize::from_kib(1), ByteSize::from_mib(1 << 10)),
         }
     }
 
