@@ -62,6 +62,7 @@ impl Unread {
             ca: self.builder.server_ca.certificate.clone(),
             identity: identity.cloned(),
             alpn: ALPN_H1,
+            source: None,
         })
     }
 

@@ -24,32 +24,66 @@ impl RawH2 {
     pub const DATA: u8 = 0;
     pub const HEADERS: u8 = 1;
     pub const RST_STREAM: u8 = 3;
+    pub const PRIORITY: u8 = 2;
     pub const SETTINGS: u8 = 4;
+    pub const PING: u8 = 6;
     pub const GOAWAY: u8 = 7;
+    pub const WINDOW_UPDATE: u8 = 8;
+    pub const CONTINUATION: u8 = 9;
     pub const END_STREAM: u8 = 1;
     pub const END_HEADERS: u8 = 4;
 
     /// # Errors
     /// See [`Tls::connect`].
     pub fn connect(tls: &Tls) -> Result<Self, String> {
+        Self::connect_with(tls, &[])
+    }
+
+    /// Connects with these settings (RFC 9113 §6.5.1).
+    ///
+    /// # Errors
+    /// See [`Tls::connect`].
+    pub fn connect_with(tls: &Tls, settings: &[(u16, u32)]) -> Result<Self, String> {
         let mut stream = tls.clone().alpn(ALPN_H2).connect()?;
         stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").map_err(|e| e.to_string())?;
         let mut raw = Self { stream };
-        raw.frame(Self::SETTINGS, 0, 0, &[]);
+        let payload: Vec<u8> = settings
+            .iter()
+            .flat_map(|(key, value)| [&key.to_be_bytes()[..], &value.to_be_bytes()[..]].concat())
+            .collect();
+        raw.frame(Self::SETTINGS, 0, 0, &payload);
         Ok(raw)
     }
 
     pub fn frame(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        // The gateway may have ended the connection already; what it sent is what counts.
+        let _ = self.send(&Self::encode(kind, flags, stream, payload));
+    }
+
+    /// Sends frames made by [`RawH2::encode`] and [`RawH2::encode_headers`].
+    pub fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+
+    /// The transport below.
+    pub fn tcp(&self) -> &TcpStream {
+        self.stream.get_ref()
+    }
+
+    pub fn encode(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
         let length = u32::try_from(payload.len()).expect("test frames are small").to_be_bytes();
         let mut bytes = vec![length[1], length[2], length[3], kind, flags];
         bytes.extend_from_slice(&stream.to_be_bytes());
         bytes.extend_from_slice(payload);
-        // The gateway may have ended the connection already; what it sent is what counts.
-        let _ = self.stream.write_all(&bytes);
+        bytes
     }
 
     /// A HEADERS frame with `fields` as literals, exactly as given.
     pub fn headers(&mut self, stream: u32, fields: &[(&[u8], &[u8])], last: bool) {
+        let _ = self.send(&Self::encode_headers(stream, fields, last));
+    }
+
+    pub fn encode_headers(stream: u32, fields: &[(&[u8], &[u8])], last: bool) -> Vec<u8> {
         let mut block = Vec::new();
         for (name, value) in fields {
             block.push(0); // literal, not indexed, new name
@@ -59,7 +93,20 @@ impl RawH2 {
             }
         }
         let end = if last { Self::END_STREAM } else { 0 };
-        self.frame(Self::HEADERS, Self::END_HEADERS | end, stream, &block);
+        Self::encode(Self::HEADERS, Self::END_HEADERS | end, stream, &block)
+    }
+
+    /// Reads until the gateway says goodbye, and returns the error code of its GOAWAY (RFC 9113 §7); `None` when the
+    /// connection ends without one or nothing comes within `limit`.
+    pub fn goaway(&mut self, limit: Duration) -> Option<u32> {
+        let end = Instant::now() + limit;
+        while Instant::now() < end {
+            let frame = self.next(limit)?;
+            if let (Self::GOAWAY, [_, _, _, _, code @ ..]) = (frame.kind, &frame.payload[..]) {
+                return code.first_chunk().map(|code| u32::from_be_bytes(*code));
+            }
+        }
+        None
     }
 
     /// The next frame, `None` when the connection has ended or nothing comes within `limit`.

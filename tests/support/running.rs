@@ -73,6 +73,7 @@ impl Gateway {
             ca: self.server_ca.certificate.clone(),
             identity: Some(identity.clone()),
             alpn: ALPN_BOTH,
+            source: None,
         }
     }
 

@@ -8,7 +8,7 @@ use pingora::tls::ssl::{
 };
 use std::future::poll_fn;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::time::Duration;
@@ -46,6 +46,8 @@ pub struct Tls {
     pub ca: PathBuf,
     pub identity: Option<Identity>,
     pub alpn: &'static [u8],
+    /// The loopback address to come from; `None` leaves it to the kernel.
+    pub source: Option<Ipv4Addr>,
 }
 
 pub const ALPN_H1: &[u8] = b"\x08http/1.1";
@@ -66,6 +68,24 @@ impl Tls {
         self
     }
 
+    #[must_use]
+    pub fn from(mut self, source: Ipv4Addr) -> Self {
+        self.source = Some(source);
+        self
+    }
+
+    /// A connection without TLS.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn tcp(&self) -> std::io::Result<TcpStream> {
+        let Some(source) = self.source else { return TcpStream::connect(self.address) };
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from((source, 0)).into())?;
+        socket.connect(&self.address.into())?;
+        Ok(socket.into())
+    }
+
     fn connector(&self) -> SslConnector {
         let mut builder = SslConnector::builder(SslMethod::tls()).expect("a TLS client context");
         builder.set_ca_file(&self.ca).expect("the CA file of the test is readable");
@@ -82,7 +102,7 @@ impl Tls {
     /// # Errors
     /// The refusal in the library's words. Mind that a TLS 1.3 refusal of our certificate only shows at the first read.
     pub fn connect(&self) -> Result<SslStream<TcpStream>, String> {
-        let tcp = TcpStream::connect(self.address).map_err(|e| format!("connect: {e}"))?;
+        let tcp = self.tcp().map_err(|e| format!("connect: {e}"))?;
         let _ = tcp.set_nodelay(true);
         let _ = tcp.set_read_timeout(Some(PATIENCE));
         let _ = tcp.set_write_timeout(Some(PATIENCE));
@@ -101,7 +121,11 @@ impl Tls {
     /// # Errors
     /// As [`Tls::connect`].
     pub async fn connect_async(&self) -> Result<pingora::tls::tokio_ssl::SslStream<tokio::net::TcpStream>, String> {
-        let tcp = tokio::net::TcpStream::connect(self.address).await.map_err(|e| format!("connect: {e}"))?;
+        let tcp = self.tcp().and_then(|tcp| {
+            tcp.set_nonblocking(true)?;
+            tokio::net::TcpStream::from_std(tcp)
+        });
+        let tcp = tcp.map_err(|e| format!("connect: {e}"))?;
         let _ = tcp.set_nodelay(true);
         let named = self.name.is_some();
         let ssl = self
