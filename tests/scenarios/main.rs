@@ -27,6 +27,7 @@ mod lifecycle;
 mod limits;
 mod log;
 mod pki;
+mod pkits;
 mod policy;
 mod policy_tools;
 mod proxy_protocol;
