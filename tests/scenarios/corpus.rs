@@ -103,3 +103,8 @@ fn policies() {
 fn certificates() {
     run("certificate", 1500, targets::certificate);
 }
+
+#[test]
+fn revocation_lists() {
+    run("crl", 150, targets::crl);
+}

@@ -3,12 +3,16 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
+use std::time::Duration;
 
 use portcullis::config::policy::PolicyFile;
 use portcullis::config::{self, Diagnostics};
-use portcullis::identity::{Attribute, Description, LeafRules, PeerIdentity};
+use portcullis::identity::{Attribute, Description, LeafRules, PathCertificate, PeerIdentity};
 use portcullis::oci::{self, Action, Route};
 use portcullis::policy::{self, Decision, Facts, Policy, TlsFacts};
+use portcullis::revocation::{
+    Check, CrlSummary, Freshness, Issuer, Refusal, Seen, Settings, SignedData, SourceInput, Sources,
+};
 
 /// `METHOD target`, as in a request line.
 pub fn route(input: &[u8]) {
@@ -82,6 +86,83 @@ pub fn certificate(input: &[u8]) {
             }
         }
     }
+}
+
+/// When the lists of the corpus are in force: 2025-01-01, in unix seconds.
+const NOW: i64 = 1_735_689_600;
+
+/// The authority of the corpus, two clients of it, and its list number 5, which revokes the first.
+const CA: &[u8] = include_bytes!("../fixtures/ca.der");
+const REVOKED: &[u8] = include_bytes!("../fixtures/client-7.der");
+const GOOD: &[u8] = include_bytes!("../fixtures/client-8.der");
+const LIST: &[u8] = include_bytes!("../fixtures/good.crl");
+
+/// A source of revocation lists: one in DER, or blocks of PEM.
+pub fn crl(input: &[u8]) {
+    if let Ok(list) = CrlSummary::read(input) {
+        check_line(&list.issuer());
+        check_line(&list.scope().to_string());
+        assert!(list.entries <= input.len() && list.first(3).count() <= list.entries);
+    }
+    check_lists(input);
+    check_last_good(input);
+}
+
+/// Were everything rightly signed: what is said can be printed, and the same source says the same again.
+fn check_lists(input: &[u8]) {
+    let (mut sources, issuer) = sources();
+    let mut update = || sources.update([source(input)], &issuer, NOW, &|_: &SignedData<'_>, _: &[u8]| Ok(()));
+    let ((index, reports), (again, same)) = (update(), update());
+    assert_eq!((index.content_hash(), index.entries()), (again.content_hash(), again.entries()));
+    for (report, same) in reports.iter().zip(&same) {
+        assert_eq!((&report.lists, &report.faults), (&same.lists, &same.faults));
+        report.faults.iter().for_each(|fault| check_line(&fault.to_string()));
+        for list in &report.lists {
+            check_line(&format!("{} {} {:?}", list.issuer_name, list.scope, list.number.map(|n| n.to_string())));
+        }
+    }
+    assert!(index.entries() <= input.len());
+    for seen in sources.seen() {
+        assert_eq!(seen.to_string().parse::<Seen>().as_ref(), Ok(&seen));
+    }
+    for client in [REVOKED, GOOD] {
+        let path = path(client);
+        let (verdict, until) = (index.check(&path, NOW), index.permits_until(&path));
+        match verdict {
+            Ok(()) => assert!(until >= NOW),
+            Err(Refusal::Revoked { .. }) => {}
+            Err(refusal) => {
+                assert!(until < NOW);
+                check_line(&refusal.to_string());
+            }
+        }
+    }
+}
+
+/// Whatever takes the place of a good list without being its issuer's: nothing is forgotten, nobody is locked out.
+fn check_last_good(input: &[u8]) {
+    let (mut sources, issuer) = sources();
+    let signed = split_der(LIST.get(3..).unwrap_or_default()).first().copied().unwrap_or_default();
+    let verify = |data: &SignedData<'_>, _: &[u8]| if data.tbs == signed { Ok(()) } else { Err("forged".to_owned()) };
+    for bytes in [LIST, input] {
+        let (index, _) = sources.update([source(bytes)], &issuer, NOW, &verify);
+        assert!(matches!(index.check(&path(REVOKED), NOW), Err(Refusal::Revoked { .. })));
+        assert_eq!(index.check(&path(GOOD), NOW), Ok(()));
+    }
+}
+
+fn sources() -> (Sources, [Issuer; 1]) {
+    let (grace, clock_skew) = (Duration::ZERO, Duration::ZERO);
+    let settings = Settings { freshness: Freshness::Required, check: Check::Chain, grace, clock_skew };
+    (Sources::new(settings), [Issuer::from_certificate(CA).expect("an authority")])
+}
+
+fn source(bytes: &[u8]) -> SourceInput {
+    SourceInput { key: "ca.crl".to_owned(), bytes: Ok(bytes.to_vec()), issuer: None }
+}
+
+fn path(client: &[u8]) -> Vec<PathCertificate> {
+    PeerIdentity::from_path(&[client, CA], &LeafRules::default()).expect("a client").path
 }
 
 fn check_identity(identity: &PeerIdentity) {
