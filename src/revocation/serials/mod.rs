@@ -54,7 +54,7 @@ impl SerialSet {
 
     /// How many different serial numbers are listed.
     pub(super) fn len(&self) -> usize {
-        self.short.records.len() + self.middle.records.len() + self.long.records.len()
+        self.short.records + self.middle.records + self.long.records
     }
 
     /// Bytes on the heap.
@@ -65,12 +65,9 @@ impl SerialSet {
     /// SHA-256 over the entries: equal for equal sets, whatever the order or the form of the list.
     pub(super) fn content_hash(&self) -> [u8; 32] {
         let mut hash = Sha256::new();
-        for records in
-            [self.short.records.as_flattened(), self.middle.records.as_flattened(), self.long.records.as_flattened()]
-        {
-            hash.update((records.len() as u64).to_be_bytes());
-            hash.update(records);
-        }
+        self.short.hash_into(&mut hash);
+        self.middle.hash_into(&mut hash);
+        self.long.hash_into(&mut hash);
         hash.finalize().into()
     }
 }
@@ -122,57 +119,86 @@ fn record<const K: usize, const N: usize>(key: &[u8; K], listed: Listed) -> [u8;
     record
 }
 
-/// Records in the order of their keys' hashes, and where each bucket of neighbours begins.
+/// Records in the order of their keys' hashes, with gaps between them: each stands where its hash says, or as closely
+/// behind as the records before it allow.
 ///
 /// By hash and not by key, because authorities choose serial numbers as they like: random, counted, or with a prefix
-/// for each of their machines. Hashes spread evenly whatever they do, so a look-up reads two places of memory.
+/// for each of their machines. Hashes spread evenly whatever they do, so a look-up reads one place of memory: of a large
+/// list hardly any is in a cache, and each place costs more than everything else.
 #[derive(Debug)]
 struct Table<const N: usize> {
-    records: Box<[[u8; N]]>,
-    /// Where each bucket begins, and the end of the last.
-    starts: Box<[u32]>,
+    slots: Box<[[u8; N]]>,
+    /// How many places hashes are spread over. What is pushed behind the last one stands in further slots.
+    places: usize,
+    /// How many records there are.
+    records: usize,
 }
 
-/// Records of an average bucket: one or two cache lines to search, an octet of overhead for each record.
-const BUCKET: usize = 4;
+/// Stands for a reason in a slot without a record.
+const GAP: u8 = u8::MAX - 1;
+
+/// Bytes that a record may take with its share of the gaps.
+const SHARE: usize = 24;
 
 impl<const N: usize> Table<N> {
     fn new(mut records: Vec<[u8; N]>) -> Self {
         records.sort_unstable_by(|a, b| hash(key_of(a)).cmp(&hash(key_of(b))).then_with(|| a.cmp(b)));
         records.dedup_by(|later, earlier| key_of(later) == key_of(earlier));
-        let records = records.into_boxed_slice();
-        let buckets = records.len().div_ceil(BUCKET);
-        let mut starts = Vec::with_capacity(buckets + 1);
-        for (position, record) in (0..).zip(&records) {
-            // Buckets that were passed over are empty: they begin where the next one does.
-            starts.resize(starts.len().max(bucket_of(key_of(record), buckets) + 1), position);
+        // A gap for each three records, or fewer where they are long.
+        let places = (records.len() * 4).div_ceil(3).min((records.len() * SHARE).div_ceil(N));
+        let mut end = 0;
+        for record in &records {
+            end = place_of(hash(key_of(record)), places).max(end) + 1;
         }
-        // A source is bounded to far less than the 2³² records that would not fit.
-        starts.resize(buckets + 1, u32::try_from(records.len()).unwrap_or(u32::MAX));
-        Self { starts: starts.into_boxed_slice(), records }
+        let mut slots = Vec::with_capacity(end);
+        for record in &records {
+            slots.resize(place_of(hash(key_of(record)), places).max(slots.len()), [GAP; N]);
+            slots.push(*record);
+        }
+        Self { slots: slots.into_boxed_slice(), places, records: records.len() }
     }
 
     /// The reason code kept with this key.
     fn find(&self, key: &[u8]) -> Option<u8> {
-        let bucket = bucket_of(key, self.starts.len() - 1);
-        let &[start, end] = self.starts.get(bucket..bucket + 2)?.as_array()?;
-        let bucket = self.records.get(usize::try_from(start).ok()?..usize::try_from(end).ok()?)?;
-        bucket.iter().find(|record| key_of(record) == key)?.last().copied()
+        let own = hash(key);
+        let cluster = self.slots.get(place_of(own, self.places)..)?.iter();
+        for record in cluster.take_while(|record| code_of(*record) != GAP) {
+            if key_of(record) == key {
+                return Some(code_of(record));
+            }
+            if hash(key_of(record)) > own {
+                return None;
+            }
+        }
+        None
+    }
+
+    fn records(&self) -> impl Iterator<Item = &[u8; N]> {
+        self.slots.iter().filter(|record| code_of(*record) != GAP)
+    }
+
+    fn hash_into(&self, hash: &mut Sha256) {
+        hash.update((self.records as u64).to_be_bytes());
+        self.records().for_each(|record| hash.update(record));
     }
 
     fn heap_size(&self) -> usize {
-        size_of_val(&*self.records) + size_of_val(&*self.starts)
+        size_of_val(&*self.slots)
     }
+}
+
+fn code_of<const N: usize>(record: &[u8; N]) -> u8 {
+    record.last().copied().unwrap_or(GAP)
 }
 
 fn key_of<const N: usize>(record: &[u8; N]) -> &[u8] {
     record.split_last().map_or(&[], |(_, key)| key)
 }
 
-/// The bucket of a key among so many: rises with the hash, as the records do.
-fn bucket_of(key: &[u8], buckets: usize) -> usize {
-    let scaled = (u128::from(hash(key)) * buckets as u128) >> u64::BITS;
-    usize::try_from(scaled).unwrap_or(usize::MAX - 1)
+/// The place of a hash among so many: rises with the hash, as the records do.
+fn place_of(hash: u64, places: usize) -> usize {
+    let scaled = (u128::from(hash) * places as u128) >> u64::BITS;
+    usize::try_from(scaled).unwrap_or(usize::MAX)
 }
 
 /// Spreads keys evenly. The same on every machine, since the order of records shows in the content hash. It needn't

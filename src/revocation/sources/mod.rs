@@ -68,7 +68,7 @@ impl Sources {
 
     /// Takes in what all sources hold now, and gives the index of what is in force.
     ///
-    /// Expensive for large lists (a million entries: about half a second), so it belongs off the serving threads. The
+    /// Expensive for large lists (a million entries: a quarter of a second of CPU), so it belongs off the serving threads. The
     /// bytes of a source are let go before the next input is asked for, so an iterator that reads them one by one needs
     /// the memory of one.
     ///
