@@ -93,3 +93,59 @@ fn broken_and_empty_files_are_faults() {
     let broken = Input { name: "file".to_owned(), bytes: body.into(), exposed: false };
     assert_eq!(describe(&[broken], &context(None)).faults, 1);
 }
+
+/// Lists of NIST's, shown as the index reads them: what they are about, and what a delta takes back.
+#[test]
+fn scopes_and_deltas_are_shown_as_they_are_read() {
+    let nist = |name: &str| {
+        let list = input(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pkits").join(name));
+        describe(std::slice::from_ref(&list), &context(None))
+    };
+    for (name, faults, parts) in [
+        (
+            "onlySomeReasonsCA4compromiseCRL.crl",
+            0,
+            &[
+                "covers       all certificates of the distribution point C=US,",
+                "CN=CRL1, revoked for keyCompromise, cAC",
+            ][..],
+        ),
+        ("distributionPoint2CACRL.crl", 0, &["point CN=CRL1 of distributionPoint2 CA below the issuer"]),
+        ("onlyContainsCACertsCACRL.crl", 0, &["covers       certificates of authorities (onlyContainsCACerts)"]),
+        (
+            "deltaCRLCA1deltaCRL.crl",
+            0,
+            &[
+                "delta        changes the list number 1",
+                "03 since 2010-06-01T08:30:00Z (keyCompromise)",
+                "04 no longer,",
+            ],
+        ),
+        (
+            "indirectCRLCA1CRL.crl",
+            1,
+            &["entries      1", "FAULT        the gateway does not take it: it is an indirect"],
+        ),
+    ] {
+        let report = nist(name);
+        assert_eq!(report.faults, faults, "{}", report.text);
+        for part in parts {
+            assert!(report.text.contains(part), "{part}: {}", report.text);
+        }
+    }
+    let base = fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pkits/deltaCRLCA1deltaCRL.crl")).unwrap();
+    let delta = Input { name: "delta".to_owned(), bytes: base, exposed: false };
+    let anchor = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pkits/deltaCRLCA1Cert.crt");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pkits/TrustAnchorRootCertificate.crt");
+    let directory = tempfile::tempdir().unwrap();
+    let bundle = directory.path().join("ca.pem");
+    let block = |path: &Path| {
+        let body = data_encoding::BASE64.encode(&fs::read(path).unwrap());
+        let lines: Vec<_> = body.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        let body = lines.join("\n");
+        format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n")
+    };
+    fs::write(&bundle, block(&anchor) + &block(&root)).unwrap();
+    let report = describe(&[delta], &context(Some(&bundle)));
+    assert!(report.text.contains("applies it once it has the list that it changes"), "{}", report.text);
+}
