@@ -2,7 +2,7 @@
 //! with the lists read, verified and asked as the gateway does it. See `tests/pkits/README.md`.
 
 use portcullis::identity::{CertificateFault, LeafRules, PathCertificate, PeerIdentity};
-use portcullis::revocation::{Check, Freshness, Issuer, Settings, SignedData, SourceInput, Sources};
+use portcullis::revocation::{Check, CrlFault, Freshness, Issuer, Settings, SignedData, SourceInput, Sources};
 use portcullis::tls;
 use std::fs;
 use std::path::Path;
@@ -324,7 +324,7 @@ fn verdict(path: &[&str], lists: &[&str]) -> String {
     let verify = |data: &SignedData<'_>, spki: &[u8]| tls::verify_signed_data(data, spki);
     let (index, reports) = Sources::new(settings).update(inputs, &issuers, NOW, &verify);
     let verdict = index.check(&asked(&ders), NOW).err().map_or("permitted", |refusal| refusal.as_str());
-    let faults: Vec<_> = reports.iter().flat_map(|report| &report.faults).map(|fault| fault.as_str()).collect();
+    let faults: Vec<_> = reports.iter().flat_map(|report| &report.faults).map(CrlFault::as_str).collect();
     if faults.is_empty() { verdict.to_owned() } else { format!("{verdict} ({})", faults.join(", ")) }
 }
 
