@@ -118,6 +118,7 @@ const ABSENCES: &[Absence] = &[
             "src/pki/files.rs",
             "src/cli/pki",
             "src/cli/man.rs",
+            "src/cli/doctor/places.rs",
             "src/admin/listen.rs",
             "src/snapshot/watch.rs",
         ],

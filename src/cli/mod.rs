@@ -11,6 +11,7 @@ use clap::{Parser, Subcommand};
 mod check;
 mod completions;
 mod dev;
+mod doctor;
 mod man;
 mod pki;
 mod policy;
@@ -43,7 +44,8 @@ Exit codes:
   1  the files are at fault; every finding names file, line and key
   2  the command line is at fault
   3  the host is at fault: an address in use, a log that can't be written
-  4  the answer is no: `policy explain` found a refusal, `policy test` something unexpected";
+  4  the answer is no: `policy explain` found a refusal, `policy test` something unexpected, `doctor` a
+     fault";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -55,6 +57,8 @@ enum Command {
     Pki(pki::Options),
     /// Start a registry, a development PKI and the gateway on this machine, to try it
     Dev(dev::Options),
+    /// Find out what a client's machine lacks to reach a registry behind the gateway
+    Doctor(doctor::Options),
     /// Ask a policy without a gateway
     Policy(policy::Options),
     /// Print the JSON Schema of a kind of file, for editors
@@ -76,6 +80,7 @@ pub fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::Serve(options) => serve::run(&options.config),
         Command::Check(options) => check::run(&options),
+        Command::Doctor(options) => doctor::run(&options),
         Command::Policy(options) => policy::run(&options),
         Command::Schema(options) => schema::run(&options),
         Command::Completions(options) => completions::run(&options),

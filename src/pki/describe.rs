@@ -233,13 +233,13 @@ fn request(report: &mut Report, place: &str, der: &[u8]) {
 }
 
 /// Unix seconds as people and logs write them.
-pub(super) fn date(unix: i64) -> String {
+pub(crate) fn date(unix: i64) -> String {
     let since = u64::try_from(unix).unwrap_or_default();
     humantime::format_rfc3339_seconds(std::time::UNIX_EPOCH + std::time::Duration::from_secs(since)).to_string()
 }
 
 /// Text from a certificate, which must not control a terminal.
-fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 

@@ -29,7 +29,7 @@ mod setup;
 mod store;
 mod x509;
 
-pub(crate) use describe::{Context, Input, describe};
+pub(crate) use describe::{Context, Input, date, describe, printable};
 pub(crate) use error::PkiError;
 pub(crate) use files::{absolute, check_passphrase, is_exposed, read_file, read_passphrase};
 pub(crate) use index::{Entry, Status};
@@ -41,6 +41,7 @@ pub(crate) use names::{
 pub(crate) use renew::Renewal;
 pub(crate) use setup::{Import, Plan};
 pub(crate) use store::{KeySource, Made, Order, Passphrases, Selection, Store, days};
+pub(crate) use x509::{Facts, blocks, is_certificate, is_signed_by};
 
 /// Seconds of a day.
 pub(crate) const DAY: i64 = 86_400;

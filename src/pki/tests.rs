@@ -167,8 +167,7 @@ fn a_renewal_keeps_names_and_places_and_changes_the_key() {
     assert_ne!(fs::read(&cert).unwrap(), before);
     let (old, new) = (&store.index().entries()[1], &store.index().entries()[2]);
     assert_eq!(old.revoked.map(|(_, reason)| reason), Some(Reason::Superseded));
-    let (old, new) =
-        (x509::Facts::of(old.der.as_ref().unwrap()).unwrap(), x509::Facts::of(new.der.as_ref().unwrap()).unwrap());
+    let (old, new) = (Facts::of(old.der.as_ref().unwrap()).unwrap(), Facts::of(new.der.as_ref().unwrap()).unwrap());
     assert_eq!((&old.subject, &old.uris), (&new.subject, &new.uris));
     assert_ne!(old.spki_der, new.spki_der);
     assert!((new.not_after - new.not_before - BACKDATED - days(90)).abs() < 5);

@@ -14,17 +14,17 @@ use crate::revocation::SignedData;
 
 /// A PEM block.
 #[derive(Debug, Clone)]
-pub(super) struct Block {
+pub(crate) struct Block {
     /// Such as `CERTIFICATE`.
-    pub(super) label: String,
+    pub(crate) label: String,
     /// The block as it stands in the file.
-    pub(super) text: String,
+    pub(crate) text: String,
     /// What it holds; empty if that isn't base64.
-    pub(super) der: Vec<u8>,
+    pub(crate) der: Vec<u8>,
 }
 
 /// The complete PEM blocks of a file. Text around them is passed over, for openssl writes some.
-pub(super) fn blocks(bytes: &[u8]) -> Vec<Block> {
+pub(crate) fn blocks(bytes: &[u8]) -> Vec<Block> {
     let text = String::from_utf8_lossy(bytes);
     let mut blocks = Vec::new();
     let mut open: Option<(String, String, String)> = None;
@@ -57,32 +57,32 @@ pub(super) fn certificates(path: &Path, bytes: &[u8]) -> Result<Vec<Vec<u8>>, Pk
     Ok(found)
 }
 
-pub(super) fn is_certificate(block: &Block) -> bool {
+pub(crate) fn is_certificate(block: &Block) -> bool {
     matches!(block.label.as_str(), "CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE")
 }
 
 /// What a certificate says, as far as the PKI needs it.
 #[derive(Debug, Clone)]
-pub(super) struct Facts {
-    pub(super) der: Vec<u8>,
-    pub(super) serial: Serial,
-    pub(super) not_before: i64,
-    pub(super) not_after: i64,
-    pub(super) subject: String,
-    pub(super) issuer_der: Vec<u8>,
-    pub(super) subject_der: Vec<u8>,
-    pub(super) spki_der: Vec<u8>,
-    pub(super) is_ca: bool,
-    pub(super) common_name: Option<String>,
-    pub(super) organizational_unit: Option<String>,
-    pub(super) dns: Vec<String>,
-    pub(super) ips: Vec<IpAddr>,
-    pub(super) uris: Vec<String>,
+pub(crate) struct Facts {
+    pub(crate) der: Vec<u8>,
+    pub(crate) serial: Serial,
+    pub(crate) not_before: i64,
+    pub(crate) not_after: i64,
+    pub(crate) subject: String,
+    pub(crate) issuer_der: Vec<u8>,
+    pub(crate) subject_der: Vec<u8>,
+    pub(crate) spki_der: Vec<u8>,
+    pub(crate) is_ca: bool,
+    pub(crate) common_name: Option<String>,
+    pub(crate) organizational_unit: Option<String>,
+    pub(crate) dns: Vec<String>,
+    pub(crate) ips: Vec<IpAddr>,
+    pub(crate) uris: Vec<String>,
 }
 
 impl Facts {
     /// `None` if `der` is no certificate.
-    pub(super) fn of(der: &[u8]) -> Option<Self> {
+    pub(crate) fn of(der: &[u8]) -> Option<Self> {
         let (rest, certificate) = X509Certificate::from_der(der).ok()?;
         if !rest.is_empty() {
             return None;
@@ -126,13 +126,13 @@ impl Facts {
         }
     }
 
-    pub(super) fn is_self_issued(&self) -> bool {
+    pub(crate) fn is_self_issued(&self) -> bool {
         self.subject_der == self.issuer_der
     }
 }
 
 /// Whether the key of `spki_der` signed a certificate or a list (DER).
-pub(super) fn is_signed_by(der: &[u8], spki_der: &[u8]) -> bool {
+pub(crate) fn is_signed_by(der: &[u8], spki_der: &[u8]) -> bool {
     signed_data(der).is_some_and(|data| crate::tls::verify_signed_data(&data, spki_der).is_ok())
 }
 

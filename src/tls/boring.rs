@@ -2,6 +2,8 @@
 
 #![expect(unsafe_code, reason = "what the safe binding lacks; each block says why it is sound")]
 
+use std::ffi::{c_int, c_void};
+use std::ptr;
 use std::sync::Arc;
 
 use pingora::tls::ssl_sys as ffi;
@@ -11,7 +13,9 @@ use super::lib::asn1::Asn1StringRef;
 use super::lib::hash::MessageDigest;
 use super::lib::ssl::{ExtensionType, NameType, SelectCertError, SslContextBuilder, SslRef, TicketKeyCallbackResult};
 use super::lib::symm::Cipher;
+use super::lib::x509::verify::X509VerifyFlags;
 use super::lib::x509::{X509StoreContextRef, X509VerifyError, X509VerifyResult};
+use super::probe::notes_index;
 use super::tickets::{TicketKey, TicketKeys};
 use super::verify::slot_index;
 
@@ -114,4 +118,46 @@ pub(super) fn append_extension(
     extension: super::lib::x509::X509Extension,
 ) -> Result<(), super::lib::error::ErrorStack> {
     builder.append_extension(&extension)
+}
+
+/// Lets a path end at any certificate that is trusted, also at one that isn't self-signed.
+pub(super) fn take_any_root(ssl: &mut SslRef) -> Result<(), super::lib::error::ErrorStack> {
+    ssl.param_mut().set_flags(X509VerifyFlags::PARTIAL_CHAIN);
+    Ok(())
+}
+
+/// Has the notes of a client's handshake told when the server asks for a certificate.
+pub(super) fn watch_certificate_request(builder: &mut SslContextBuilder) {
+    // SAFETY: the pointer is that of a live builder; the callback has the documented signature, static lifetime, and no
+    // use for its argument.
+    unsafe { ffi::SSL_CTX_set_cert_cb(builder.as_ptr(), Some(certificate_requested), ptr::null_mut()) };
+}
+
+/// The callback of the library.
+///
+/// # Safety
+///
+/// Called by BoringSSL only: `ssl` is live and in the middle of its handshake.
+unsafe extern "C" fn certificate_requested(ssl: *mut ffi::SSL, _argument: *mut c_void) -> c_int {
+    // A panic must not unwind into C.
+    let noted = std::panic::catch_unwind(|| {
+        let index = notes_index()?;
+        // SAFETY: the index was registered for this type, so what stands there is null or a pointer to a live value of
+        // it that lives as long as the connection.
+        let notes = unsafe { ffi::SSL_get_ex_data(ssl, index.as_raw()).cast::<Arc<super::probe::Notes>>().as_ref() }?;
+        // SAFETY: `ssl` is live and in its handshake, so the list is null or lives for this call, and its entries are
+        // buffers that are as long as they say.
+        let names = unsafe {
+            let list: *const ffi::OPENSSL_STACK = ffi::SSL_get0_server_requested_CAs(ssl).cast();
+            let buffers = (0..ffi::OPENSSL_sk_num(list)).map(|at| ffi::OPENSSL_sk_value(list, at));
+            let buffers = buffers.map(|buffer| buffer.cast::<ffi::CRYPTO_BUFFER>().cast_const());
+            let bytes =
+                |buffer| std::slice::from_raw_parts(ffi::CRYPTO_BUFFER_data(buffer), ffi::CRYPTO_BUFFER_len(buffer));
+            buffers.filter(|buffer| !buffer.is_null()).map(|buffer| bytes(buffer).to_vec()).collect()
+        };
+        notes.asked(names);
+        Some(())
+    });
+    // 1 lets the handshake go on, with the certificate of the context.
+    c_int::from(noted.is_ok())
 }

@@ -289,6 +289,10 @@ impl<S> std::fmt::Debug for Stream<S> {
 }
 
 impl<S> Stream<S> {
+    pub(super) fn of(stream: SslStream<S>) -> Self {
+        Stream(stream)
+    }
+
     /// The transport below.
     pub fn get_ref(&self) -> &S {
         self.0.get_ref()

@@ -14,6 +14,7 @@ mod acceptor;
 mod handshake;
 pub(crate) mod issue;
 mod material;
+pub(crate) mod probe;
 mod signature;
 mod tickets;
 mod trust;

@@ -2,7 +2,7 @@
 
 #![expect(unsafe_code, reason = "what the safe binding lacks; each block says why it is sound")]
 
-use std::ffi::{c_char, c_int, c_long, c_uchar};
+use std::ffi::{c_char, c_int, c_long, c_uchar, c_void};
 use std::ptr;
 use std::sync::{Arc, OnceLock};
 
@@ -11,8 +11,10 @@ use pingora::tls::ssl_sys as ffi;
 use super::acceptor::SniTable;
 use super::lib::asn1::Asn1StringRef;
 use super::lib::ex_data::Index;
-use super::lib::ssl::{NameType, SniError, SslContext, SslContextBuilder, SslMode};
+use super::lib::ssl::{NameType, SniError, SslContext, SslContextBuilder, SslMode, SslRef};
+use super::lib::x509::verify::X509VerifyFlags;
 use super::lib::x509::{X509StoreContextRef, X509VerifyResult};
+use super::probe::notes_index;
 use super::tickets::{TicketKey, TicketKeys};
 use super::verify::{Slot, slot_index};
 
@@ -227,4 +229,63 @@ pub(super) fn append_extension(
     extension: super::lib::x509::X509Extension,
 ) -> Result<(), super::lib::error::ErrorStack> {
     builder.append_extension(extension)
+}
+
+type CertificateCallback = unsafe extern "C" fn(*mut ffi::SSL, *mut c_void) -> c_int;
+
+// The binding crate lacks these two.
+unsafe extern "C" {
+    fn SSL_CTX_set_cert_cb(ctx: *mut ffi::SSL_CTX, callback: Option<CertificateCallback>, argument: *mut c_void);
+    fn SSL_get_client_CA_list(ssl: *const ffi::SSL) -> *mut ffi::OPENSSL_STACK;
+}
+
+/// Lets a path end at any certificate that is trusted, also at one that isn't self-signed.
+pub(super) fn take_any_root(ssl: &mut SslRef) -> Result<(), super::lib::error::ErrorStack> {
+    ssl.param_mut().set_flags(X509VerifyFlags::PARTIAL_CHAIN)
+}
+
+/// Has the notes of a client's handshake told when the server asks for a certificate.
+pub(super) fn watch_certificate_request(builder: &mut SslContextBuilder) {
+    // SAFETY: the pointer is that of a live builder; the callback has the documented signature, static lifetime, and no
+    // use for its argument.
+    unsafe { SSL_CTX_set_cert_cb(builder.as_ptr(), Some(certificate_requested), ptr::null_mut()) };
+}
+
+/// The callback of the library.
+///
+/// # Safety
+///
+/// Called by OpenSSL only: `ssl` is live and in the middle of its handshake.
+unsafe extern "C" fn certificate_requested(ssl: *mut ffi::SSL, _argument: *mut c_void) -> c_int {
+    // A panic must not unwind into C.
+    let noted = std::panic::catch_unwind(|| {
+        let index = notes_index()?;
+        // SAFETY: the index was registered for this type, so what stands there is null or a pointer to a live value of
+        // it that lives as long as the connection.
+        let notes = unsafe { ffi::SSL_get_ex_data(ssl, index.as_raw()).cast::<Arc<super::probe::Notes>>().as_ref() }?;
+        // SAFETY: `ssl` is live, so the list is null, for which there are -1 entries, or lives for this call; its entries
+        // are names.
+        let names = unsafe {
+            let list = SSL_get_client_CA_list(ssl);
+            let names = (0..ffi::OPENSSL_sk_num(list)).map(|at| ffi::OPENSSL_sk_value(list, at));
+            names.filter(|name| !name.is_null()).filter_map(|name| name_der(name.cast())).collect()
+        };
+        notes.asked(names);
+        Some(())
+    });
+    // 1 lets the handshake go on, with the certificate of the context.
+    c_int::from(noted.is_ok())
+}
+
+/// # Safety
+///
+/// `name` is live.
+unsafe fn name_der(name: *mut ffi::X509_NAME) -> Option<Vec<u8>> {
+    // SAFETY: `name` is live; without a buffer the call only gives the length.
+    let length = usize::try_from(unsafe { ffi::i2d_X509_NAME(name, ptr::null_mut()) }).ok()?;
+    let mut der = vec![0_u8; length];
+    let mut end = der.as_mut_ptr();
+    // SAFETY: the buffer is as long as the library said that it must be; `end` is moved, and the buffer is not.
+    let written = unsafe { ffi::i2d_X509_NAME(name, &raw mut end) };
+    (usize::try_from(written).ok() == Some(length)).then_some(der)
 }

@@ -19,6 +19,7 @@ mod attacks;
 mod catalog;
 mod commands;
 mod corpus;
+mod doctor;
 mod harness;
 mod headers;
 mod http2_strictness;

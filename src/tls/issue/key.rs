@@ -136,7 +136,7 @@ impl PrivateKey {
         describe(self.0.id(), self.0.bits())
     }
 
-    pub(super) fn library_key(&self) -> &PKeyRef<Private> {
+    pub(in crate::tls) fn library_key(&self) -> &PKeyRef<Private> {
         &self.0
     }
 
@@ -215,7 +215,7 @@ impl PublicKey {
         }
     }
 
-    pub(super) fn library_key(&self) -> &PKeyRef<Public> {
+    pub(in crate::tls) fn library_key(&self) -> &PKeyRef<Public> {
         &self.0
     }
 }
