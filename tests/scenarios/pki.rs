@@ -14,6 +14,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 mod foreign;
+mod peers;
 
 /// A directory in which commands of the PKI run, with the PKI in `pki`.
 struct Site(TempDir);

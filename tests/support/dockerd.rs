@@ -30,12 +30,22 @@ impl Dockerd {
     /// # Errors
     /// Why no daemon can run here: not root, or what it wrote.
     pub fn start(gateway: SocketAddr, server_ca: &Path, identity: &Identity) -> Result<Self, String> {
+        Self::start_with(gateway, |certs, registry| skopeo::certificates(&certs.join(registry), server_ca, identity))
+    }
+
+    /// The same, with a certs.d that `fill` fills: it is told the directory, and how images name the registry.
+    ///
+    /// # Errors
+    /// As [`Dockerd::start`].
+    pub fn start_with(gateway: SocketAddr, fill: impl FnOnce(&Path, &str)) -> Result<Self, String> {
         let directory = tempfile::Builder::new().prefix("pcd-").tempdir().map_err(|e| e.to_string())?;
         let path = |name: &str| directory.path().join(name);
         let proxy = ConnectProxy::start(gateway);
         let registry = format!("{NAME}:{}", gateway.port());
         let etc = path("etc");
-        skopeo::certificates(&etc.join("certs.d").join(&registry), server_ca, identity);
+        let certs = etc.join("certs.d");
+        std::fs::create_dir_all(&certs).map_err(|e| e.to_string())?;
+        fill(&certs, &registry);
         let socket = path("docker.sock");
         let program = super::skip::find("dockerd").ok_or("dockerd is not installed")?;
         // The daemon reads certs.d below /etc/docker and nowhere else: it gets an /etc/docker of its own.

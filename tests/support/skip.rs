@@ -1,6 +1,6 @@
 //! Tests that need a tool of the machine: they fail in CI, and elsewhere say loudly that they did not run.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Whether all `tools` are installed. `false` means the caller must return at once; it has been said on stderr.
 ///
@@ -26,6 +26,19 @@ pub fn skipped(reason: &str) -> bool {
     assert!(std::env::var_os("CI").is_none(), "cannot run in CI: {reason} ({place})");
     eprintln!("SKIPPED: {place}: {reason}");
     false
+}
+
+/// What no package of the system has, where `.ci/setup` could get it: it puts such tools in `target/tools`. That it
+/// couldn't is said there and here, and fails nothing.
+#[track_caller]
+pub fn extra(tool: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools").join(tool);
+    if path.metadata().is_ok_and(|found| found.is_file()) {
+        return Some(path);
+    }
+    let place = std::panic::Location::caller();
+    eprintln!("SKIPPED: {place}: {tool} is not in target/tools");
+    None
 }
 
 /// The path of a program, also where Debian keeps daemons out of a user's PATH.
