@@ -204,6 +204,23 @@ fn skopeo_reads_the_docker_layout() {
 }
 
 #[test]
+fn doctor_finds_nothing_wrong_with_the_layouts() {
+    let site = Site::with_pki(&[]);
+    let upstream = Upstream::start();
+    let gateway = site.gateway(&upstream.url());
+    let host = format!("localhost:{}", gateway.address().port());
+    site.pki(&["client", "node", "--registry", &host]).expect_success("client --registry");
+    for layout in ["docker", "containerd"] {
+        let base = format!("pki/clients/node/{layout}/certs.d");
+        let arguments = ["doctor", &host, "--certs-dir", &base];
+        let said = site.run(env!("CARGO_BIN_EXE_portcullis"), &arguments).expect_success("doctor").text();
+        assert!(said.contains(&format!("{host}: 0 failed")), "{said}");
+        let warned: Vec<_> = said.lines().filter(|line| line.starts_with("warn")).collect();
+        assert!(warned.iter().all(|line| line.contains("on this machine") || line.contains("::1")), "{said}");
+    }
+}
+
+#[test]
 fn containerd_reads_its_layout() {
     if !skip::have(&["docker-registry", "skopeo", "containerd", "ctr"]) {
         return;

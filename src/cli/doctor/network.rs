@@ -1,7 +1,7 @@
 //! The way to the server: name, connection, handshake, request.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::net::{TcpStream, lookup_host};
@@ -193,7 +193,7 @@ impl Journey<'_> {
             }
         }
         let names: Vec<_> = leaf.dns.iter().cloned().chain(leaf.ips.iter().map(ToString::to_string)).collect();
-        if is_for(&leaf, self.target) {
+        if is_for(&leaf.dns, &leaf.ips, self.target) {
             report.ok(Check::ServerName, format!("it is for {}", self.target.host));
         } else if names.is_empty() {
             let remedy = "have the operator issue one with subject alternative names: the CN doesn't count";
@@ -314,12 +314,12 @@ fn meaning(alert: u8, identified: bool) -> (Check, &'static str, &'static str) {
 }
 
 /// Whether a certificate is for this host (RFC 9525): an exact name, or `*` for the whole first label.
-fn is_for(leaf: &Facts, target: &Target) -> bool {
+fn is_for(dns: &[String], ips: &[IpAddr], target: &Target) -> bool {
     if let Some(address) = target.address() {
-        return leaf.ips.contains(&address);
+        return ips.contains(&address);
     }
     let host = target.host.trim_end_matches('.');
-    leaf.dns.iter().map(|name| name.to_ascii_lowercase()).any(|name| match name.strip_prefix("*.") {
+    dns.iter().map(|name| name.to_ascii_lowercase()).any(|name| match name.strip_prefix("*.") {
         Some(parent) => host.split_once('.').is_some_and(|(_, rest)| rest == parent),
         None => name == host,
     })
@@ -330,5 +330,41 @@ async fn within<T>(patience: Duration, step: impl Future<Output = io::Result<T>>
     match timeout(patience, step).await {
         Ok(outcome) => outcome,
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {patience:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_compared_as_clients_do() {
+        let target = |text: &str| Target::of(&text.parse().expect(text));
+        let ips: [IpAddr; 1] = [[10, 0, 0, 1].into()];
+        for (name, host, fits) in [
+            ("registry.example.com", "registry.example.com", true),
+            ("Registry.Example.com", "registry.example.com:5000", true),
+            ("*.example.com", "registry.example.com", true),
+            ("*.example.com", "example.com", false),
+            ("*.example.com", "a.b.example.com", false),
+            ("example.com", "registry.example.com", false),
+            ("r*.example.com", "registry.example.com", false),
+            ("10.0.0.2", "10.0.0.2", false),
+            ("registry.example.com", "10.0.0.1:443", true),
+            ("registry.example.com", "[::1]:443", false),
+        ] {
+            assert_eq!(is_for(&[name.to_owned()], &ips, &target(host)), fits, "{name} {host}");
+        }
+    }
+
+    #[test]
+    fn alerts_about_certificates_are_the_clients_and_the_rest_is_not() {
+        for alert in [42, 43, 44, 45, 46, 48, 116] {
+            assert_eq!(meaning(alert, true).0, Check::ClientCertificate, "{alert}");
+        }
+        for alert in [40, 70, 80, 112] {
+            assert_eq!(meaning(alert, true).0, Check::Tls, "{alert}");
+        }
+        assert_eq!(meaning(40, false).0, Check::ClientCertificate, "TLS 1.2 has no word for a missing certificate");
     }
 }
