@@ -246,7 +246,8 @@ fn published(generation: u64, parts: &Parts, crls: &[SourceReport]) -> Published
     let crls = crls.iter().map(|source| CrlState {
         source: source.key.clone(),
         entries: source.lists.iter().map(|list| list.entries).sum(),
-        next_update: source.lists.iter().map(|list| list.next_update).min(),
+        // A delta that runs out leaves its base in force.
+        next_update: source.lists.iter().filter(|list| list.delta_of.is_none()).map(|list| list.next_update).min(),
         failed: !source.faults.is_empty(),
     });
     Published {

@@ -162,7 +162,7 @@ impl<const N: usize> Table<N> {
     fn find(&self, key: &[u8]) -> Option<u8> {
         let own = hash(key);
         let cluster = self.slots.get(place_of(own, self.places)..)?.iter();
-        for record in cluster.take_while(|record| code_of(*record) != GAP) {
+        for record in cluster.take_while(|record| code_of(record) != GAP) {
             if key_of(record) == key {
                 return Some(code_of(record));
             }
@@ -174,7 +174,7 @@ impl<const N: usize> Table<N> {
     }
 
     fn records(&self) -> impl Iterator<Item = &[u8; N]> {
-        self.slots.iter().filter(|record| code_of(*record) != GAP)
+        self.slots.iter().filter(|record| code_of(record) != GAP)
     }
 
     fn hash_into(&self, hash: &mut Sha256) {
