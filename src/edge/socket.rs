@@ -165,7 +165,8 @@ fn shut_down_writing(tcp: &TcpStream) -> io::Result<()> {
 /// Bounds what the kernel keeps for a client beyond what is on its way to it. Without a bound that may be megabytes, and
 /// a slow client is seen to move only whenever a third of them has gone.
 pub(super) fn bound_backlog(tcp: &TcpStream) {
-    const UNSENT: u32 = 256 * 1024;
+    // The kernel calls when half of it has gone: room for one whole buffer of ours.
+    const UNSENT: u32 = 512 * 1024;
     // Only the memory and the view of slow clients depend on it.
     let _ = socket2::SockRef::from(tcp).set_tcp_notsent_lowat(UNSENT);
 }
