@@ -108,7 +108,7 @@ const ABSENCES: &[Absence] = &[
     Absence {
         within: &["src/"],
         // Besides reading: files replaced whole, the two logs, what commands make for the operator, the admin
-        // listener's socket, and times for the watcher.
+        // listener's socket, times for the watcher, and a client's directories for `doctor`.
         except: &[
             "src/config/load.rs",
             "src/files.rs",

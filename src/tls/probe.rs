@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::backend;
 use super::handshake::Stream;
 use super::issue::PrivateKey;
-use super::lib::error::ErrorStack;
+use super::lib::error::{Error as LibraryError, ErrorStack};
 use super::lib::ex_data::Index as ExIndex;
 use super::lib::ssl::{Error, Ssl, SslContext, SslMethod, SslVerifyMode, SslVersion};
 use super::lib::x509::{X509, X509Ref, X509StoreContextRef};
@@ -86,7 +86,7 @@ impl Broken {
         const ALERTS: i32 = 1000;
         let errors = error.ssl_error().map(ErrorStack::errors).unwrap_or_default();
         let alert = errors.iter().find_map(|e| u8::try_from(e.reason_code() - ALERTS).ok());
-        let reasons: Vec<_> = errors.iter().filter_map(|e| e.reason()).map(str::to_ascii_lowercase).collect();
+        let reasons: Vec<_> = errors.iter().filter_map(LibraryError::reason).map(str::to_ascii_lowercase).collect();
         let text = match (reasons.is_empty(), error.io_error()) {
             (false, _) => reasons.join("; ").replace('_', " "),
             (true, Some(io)) => io.to_string(),
