@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, UnixListener};
 
 use super::http::Stream;
 use crate::config::AdminAddress;
+use crate::edge::held_by;
 
 /// Connections that may wait in the kernel.
 const BACKLOG: i32 = 128;
@@ -116,7 +117,11 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
 
 /// The error with the key of the configuration it belongs to.
 fn named(key: &str, address: &str, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{key}: can't listen on {address}: {error}"))
+    let holder = match address.parse() {
+        Ok(address) if error.kind() == io::ErrorKind::AddrInUse => format!(", {}", held_by(address)),
+        _ => String::new(),
+    };
+    io::Error::new(error.kind(), format!("{key}: can't listen on {address}: {error}{holder}"))
 }
 
 #[cfg(test)]

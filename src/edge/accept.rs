@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 use super::App;
 use super::connection::{Connection, Opened, Register};
+use super::holder::held_by;
 use super::limits::{ConnectionSlot, Counters};
 use super::proxy_protocol;
 use super::serve::{self, Serving, WindowBudget};
@@ -67,7 +68,7 @@ pub struct Bound {
 pub fn bind(listener: usize, address: SocketAddr, workers: usize) -> Result<Bound, String> {
     let explain = |e: &io::Error| match e.kind() {
         io::ErrorKind::AddrInUse => {
-            format!("{address} is in use by another process (`ss -ltnp 'sport = :{}'` tells which)", address.port())
+            format!("{address} is in use {}", held_by(address))
         }
         io::ErrorKind::PermissionDenied => format!(
             "{address} needs a privilege: ports below 1024 are bound with CAP_NET_BIND_SERVICE or by socket activation"
