@@ -24,6 +24,7 @@ use crate::tls;
 use control::{ControlPlane, Reload, report, take_up};
 
 mod control;
+mod host;
 
 /// How long the last access records may take to be written at the end.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -64,7 +65,10 @@ pub fn metrics() -> Result<Arc<Metrics>, String> {
 /// [`ServeError`] before the first connection is accepted; nothing is served half.
 pub fn serve(file: &Path) -> Result<(), ServeError> {
     let host = |e: String| ServeError::Host(e);
+    let unprotected = host::protect_memory();
+    let descriptors = host::raise_descriptor_limit();
     let metrics = metrics().map_err(host)?;
+    metrics.open_files_limit(descriptors.unwrap_or(u64::MAX));
     let mut builder = Builder::new(file, metrics.clone());
     let began = SystemTime::now();
     let built = builder.build()?;
@@ -75,6 +79,9 @@ pub fn serve(file: &Path) -> Result<(), ServeError> {
     // From here on no change is missed: what changed while the files were read is read again.
     let watcher = watch_files(builder.inputs(), settings.reload, &requests, began);
     report(&built.findings);
+    for warning in unprotected.into_iter().chain(host::judge_descriptor_limit(descriptors, settings)) {
+        log::warn!("{warning}");
+    }
     let access = match &settings.access_log {
         Some(log) => AccessLog::start(log.target.clone(), log.queue, &metrics)
             .map_err(|e| host(format!("access_log.path: cannot be written: {e}")))?,

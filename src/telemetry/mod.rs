@@ -18,7 +18,9 @@ use std::sync::Arc;
 pub use access::AccessLog;
 pub use label::{Label, MethodLabel, RouteLabel, StatusClass};
 pub use metrics::{CertificateExpiry, CrlState, Metrics, OpenConnection, Published, UpstreamMetrics};
-pub use outcome::{CertificateKind, EndReason, HandshakeResult, HttpVersion, Outcome, ReloadResult, UpstreamFault};
+pub use outcome::{
+    CertificateKind, EndReason, HandshakeResult, HttpVersion, Outcome, ReloadResult, UpgradeResult, UpstreamFault,
+};
 pub use record::{AccessRecord, ClientRecord, ConnectionRecord, DecisionId, Text, Verdict};
 
 /// Where everything that is worth telling goes. Cheap to clone.

@@ -22,6 +22,7 @@ mod corpus;
 mod doctor;
 mod harness;
 mod headers;
+mod host;
 mod http2_strictness;
 mod http_strictness;
 mod lifecycle;
