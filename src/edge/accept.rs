@@ -138,8 +138,24 @@ async fn accept_loop(edge: Edge, listener: usize, socket: TcpListener, serving: 
             }
         }
     }
-    drop(socket);
+    // What the kernel has let in would be reset with the socket. Where a successor has the same socket, it takes the rest.
+    for (tcp, peer) in let_in(socket) {
+        connections.spawn(connection(edge.clone(), serving.clone(), listener, tcp, peer));
+    }
     while connections.join_next().await.is_some() {}
+}
+
+/// The connections that wait in the socket's queue, which ends with it. Not asked of the runtime, since it learns of them
+/// with the next turn only.
+fn let_in(socket: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
+    let Ok(socket) = socket.into_std() else { return Vec::new() };
+    let waiting = std::iter::from_fn(|| socket.accept().ok()).take(BACKLOG.unsigned_abs() as usize);
+    waiting
+        .filter_map(|(tcp, peer)| {
+            tcp.set_nonblocking(true).ok()?;
+            Some((TcpStream::from_std(tcp).ok()?, peer))
+        })
+        .collect()
 }
 
 /// A connection from accept to close.
