@@ -147,7 +147,8 @@ const ABSENCES: &[Absence] = &[
     },
     Absence {
         within: &["src/"],
-        except: &["src/telemetry/log.rs", "src/cli/"],
+        // The service manager and a predecessor speak by the environment, too.
+        except: &["src/telemetry/log.rs", "src/cli/", "src/server/manager.rs", "src/server/serve.rs"],
         words: &["env::var", "env::var_os", "env::vars", "env::args"],
         instead: "settings come from the configuration file, so that a reload sees them",
     },

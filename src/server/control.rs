@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use crate::config::{Diagnostics, Severity};
 use crate::edge::Edge;
@@ -22,9 +22,12 @@ const RESOLVE_PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Reload {
     /// Who, for the log.
     pub(super) origin: &'static str,
-    /// Where to say how it went.
-    pub(super) answer: Option<oneshot::Sender<Result<String, String>>>,
+    /// Whom to tell how it went.
+    pub(super) answer: Option<Answer>,
 }
+
+/// Takes the outcome of an order: what is in force now, or why it could not be carried out.
+pub(super) type Answer = Box<dyn FnOnce(Result<String, String>) + Send>;
 
 /// The one that may publish.
 pub(super) struct ControlPlane {
@@ -47,8 +50,7 @@ impl ControlPlane {
                     Some(Reload { origin, answer }) => {
                         let outcome = self.reload(origin).await;
                         if let Some(answer) = answer {
-                            // Whoever asked may have left.
-                            let _ = answer.send(outcome);
+                            answer(outcome);
                         }
                     }
                     None => return,

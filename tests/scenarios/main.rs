@@ -40,11 +40,13 @@ mod resumption;
 mod revocation;
 mod revocation_live;
 mod routing;
+mod service;
 mod streaming;
 mod telemetry;
 mod tls_faults;
 mod tls_negotiation;
 mod tls_strict;
+mod upgrade;
 mod upload_sessions;
 mod upstreams;
 

@@ -231,7 +231,8 @@ pub fn start_binary(arguments: &[&str], directory: &Path) -> Process {
     start_binary_as(Start::default(), arguments, directory)
 }
 
-fn start_binary_as(start: Start, arguments: &[&str], directory: &Path) -> Process {
+/// Starts `portcullis` in another way than plainly.
+pub fn start_binary_as(start: Start, arguments: &[&str], directory: &Path) -> Process {
     let binary = start.binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_portcullis").into());
     let mut words: Vec<String> = start.through;
     words.push(binary.to_string_lossy().into_owned());
