@@ -112,12 +112,7 @@ impl Gateway {
             internal::Doors { telemetry: &telemetry, reader: &reader, requests: &requests, draining: &draining };
         let adopted = adopt(&settings, &mut self.inherited);
         let mut admin = doors.open(&settings, adopted, self.upgrades).map_err(host)?;
-        if let Some(addresses) = self.inherited.unclaimed() {
-            return Err(host(format!(
-                "the service manager passed sockets that the configuration doesn't name: {addresses}; listen there \
-                 (listeners[].addresses, health.address, admin.address), or take them out of the socket unit"
-            )));
-        }
+        nothing_unclaimed(&self.inherited).map_err(host)?;
         copies.extend(label_copies(&settings, &mut admin));
         announce(&settings, &bound, &admin);
         let listeners = addresses(&settings, &bound);
@@ -226,7 +221,7 @@ impl Running {
     /// What is wrong with the files; what was in force stays so, except that newer revocation lists count. Or the
     /// gateway is stopping.
     pub fn reload(&self) -> Result<u64, ReloadError> {
-        let (answer, answered) = std_mpsc::channel();
+        let (answer, answered) = std_mpsc::sync_channel(1);
         let answer: Answer = Box::new(move |outcome| drop(answer.send(outcome)));
         self.order_reload("program", Some(answer));
         match answered.recv() {
@@ -340,6 +335,17 @@ fn label_copies(settings: &Settings, admin: &mut Admin) -> Copies {
     ];
     let sockets = [health, control].into_iter().zip(labels);
     sockets.filter_map(|(descriptor, label)| Some(Socket { descriptor: descriptor?, label: label? })).collect()
+}
+
+/// Connections to an address that nobody serves would hang.
+fn nothing_unclaimed(inherited: &Inherited) -> Result<(), String> {
+    match inherited.unclaimed() {
+        None => Ok(()),
+        Some(addresses) => Err(format!(
+            "the service manager passed sockets that the configuration doesn't name: {addresses}; listen there \
+             (listeners[].addresses, health.address, admin.address), or take them out of the socket unit"
+        )),
+    }
 }
 
 fn addresses(settings: &Settings, bound: &[Bound]) -> Vec<ListenerAddress> {

@@ -61,7 +61,7 @@ fn descriptors_needed(settings: &Settings) -> u64 {
     let threads = count(settings.threads);
     // Each thread's runtime has three of its own.
     let serving = addresses.saturating_mul(threads).saturating_mul(2).saturating_add(threads.saturating_mul(3));
-    [count(settings.limits.connections.all), upstream, serving, INTERNAL, OWN].iter().fold(0, |sum, part| sum + part)
+    [count(settings.limits.connections.all), upstream, serving, INTERNAL, OWN].iter().sum()
 }
 
 fn count(number: usize) -> u64 {

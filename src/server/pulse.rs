@@ -75,8 +75,8 @@ mod tests {
     use std::sync::mpsc;
 
     /// A thread with a runtime that beats until the sender goes, and stands still for as long as it is told to.
-    fn thread(pulse: Pulse) -> (mpsc::Sender<mpsc::Receiver<()>>, std::thread::JoinHandle<()>) {
-        let (stall, stalls) = mpsc::channel::<mpsc::Receiver<()>>();
+    fn thread(pulse: Pulse) -> (mpsc::SyncSender<mpsc::Receiver<()>>, std::thread::JoinHandle<()>) {
+        let (stall, stalls) = mpsc::sync_channel::<mpsc::Receiver<()>>(1);
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             let retiring = pulse.clone();
@@ -111,7 +111,7 @@ mod tests {
         let (one, other) = (thread(pulses.pulse(0)), thread(pulses.pulse(1)));
         std::thread::sleep(Duration::from_millis(50));
         wait(&pulses, true);
-        let (release, until) = mpsc::channel();
+        let (release, until) = mpsc::sync_channel(1);
         one.0.send(until).expect("the thread runs");
         wait(&pulses, false);
         drop(release);

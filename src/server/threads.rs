@@ -44,7 +44,7 @@ pub(super) struct Plan {
 pub(super) fn start(plan: Plan) -> Result<(JoinHandle<()>, watch::Receiver<bool>), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| format!("no runtime: {e}"))?;
-    let (started, starting) = std_mpsc::channel();
+    let (started, starting) = std_mpsc::sync_channel(1);
     let (end, ended) = watch::channel(false);
     let control = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
         runtime.block_on(run(plan, &started));
@@ -58,7 +58,7 @@ pub(super) fn start(plan: Plan) -> Result<(JoinHandle<()>, watch::Receiver<bool>
     }
 }
 
-async fn run(plan: Plan, started: &std_mpsc::Sender<Result<(), String>>) {
+async fn run(plan: Plan, started: &std_mpsc::SyncSender<Result<(), String>>) {
     let Plan { builder, built, bound, telemetry, watcher, reloads, publisher, reader, draining, hurried, beat } = plan;
     let settings = built.snapshot.settings.clone();
     telemetry.metrics.publish(&built.snapshot.published);
@@ -85,6 +85,7 @@ async fn run(plan: Plan, started: &std_mpsc::Sender<Result<(), String>>) {
     let _ = started.send(Ok(()));
     let (mut draining, mut hurried) = (draining, hurried);
     order(&mut draining).await;
+    log::info!("{} connection(s) are open", edge.register.len());
     // Revocations and expiries count to the last byte: the control plane goes on until nobody is left.
     tokio::select! {
         () = wait_for_workers(&workers, settings.drain_grace) => {}

@@ -16,8 +16,8 @@ mod record;
 use std::sync::Arc;
 
 pub use access::AccessLog;
-pub use label::{Label, MethodLabel, RouteLabel, StatusClass};
-pub use metrics::{CertificateExpiry, CrlState, Metrics, OpenConnection, Published, UpstreamMetrics};
+pub use label::Label;
+pub use metrics::{CertificateExpiry, CrlState, Metrics, Published, UpstreamMetrics};
 pub use outcome::{
     CertificateKind, EndReason, HandshakeResult, HttpVersion, Outcome, ReloadResult, UpgradeResult, UpstreamFault,
 };

@@ -20,6 +20,7 @@ mod catalog;
 mod commands;
 mod corpus;
 mod doctor;
+mod embedding;
 mod harness;
 mod headers;
 mod host;

@@ -61,14 +61,14 @@ fn a_successor_serves_at_every_address_and_the_old_process_leaves() {
     assert_left(&mut gateway);
     assert_eq!(gateway.h2().get("/v2/").status, 200);
     assert_eq!(plain_http(gateway.health(), "GET", "/readyz").status, 200);
-    assert!(socket.exists(), "the file belongs to the successor now");
+    assert!(socket.symlink_metadata().is_ok(), "the file belongs to the successor now");
     // And once more, by the successor.
     let second = upgraded(&gateway);
     assert!(heir.ends_within(LONG));
     assert_eq!(gateway.h1().get("/v2/").status, 200);
     second.signal("TERM");
     assert!(second.ends_within(LONG));
-    assert!(!socket.exists(), "the last one removes it");
+    assert!(socket.symlink_metadata().is_err(), "the last one removes it");
     assert!(TcpStream::connect(gateway.address()).is_err() && TcpStream::connect(gateway.health()).is_err());
 }
 
@@ -164,7 +164,7 @@ fn a_broken_configuration_leaves_everything_as_it_was() {
     assert!(refused.stderr.contains("policy.yaml:1") && refused.stderr.contains("goes on"), "{}", refused.all());
     let heir = Heir::named_in(&gateway.wait_for_log("is to take over")).expect("a process");
     assert!(heir.ends_within(LONG));
-    assert!(socket.exists() && gateway.process().has_exited().is_none());
+    assert!(socket.symlink_metadata().is_ok() && gateway.process().has_exited().is_none());
     assert_eq!(open.get("/v2/").status, 200, "the connection is still there");
     assert_eq!(gateway.h2().get("/v2/").status, 200);
     assert_eq!(plain_http(gateway.health(), "GET", "/readyz").status, 200);

@@ -21,7 +21,7 @@ use self::upstream::UpstreamFamilies;
 use super::outcome::{EndReason, HandshakeResult, HttpVersion, ReloadResult, UpgradeResult};
 use super::record::AccessRecord;
 
-pub use self::connections::OpenConnection;
+pub(super) use self::connections::OpenConnection;
 pub use self::generation::{CertificateExpiry, CrlState, Published};
 pub use self::upstream::UpstreamMetrics;
 
