@@ -48,6 +48,7 @@ mod tls_faults;
 mod tls_negotiation;
 mod tls_strict;
 mod upgrade;
+mod upgrade_load;
 mod upload_sessions;
 mod upstreams;
 
