@@ -147,12 +147,12 @@ impl Service {
                 log::info!("{name}: draining for at most {grace:?}; a second signal ends it");
             }
             Leaving::Successor(pid) => {
-                log::info!("process {pid} has taken over: draining for at most {grace:?}; SIGTERM ends it");
+                log::info!("process {pid} has taken over: draining for at most {grace:?}");
             }
         }
         self.running.drain();
         self.dismiss_successor().await;
-        self.until_gone(matches!(leaving, Leaving::Signal(_))).await;
+        self.until_gone(&leaving).await;
         log::info!("stopped");
         self.running.stop();
     }
@@ -176,8 +176,10 @@ impl Service {
         }
     }
 
-    /// Waits for the end of the draining, or for a further order to stop.
-    async fn until_gone(&mut self, is_service: bool) {
+    /// Waits for the end of the draining, or for a second order to stop.
+    async fn until_gone(&mut self, leaving: &Leaving) {
+        let is_service = matches!(leaving, Leaving::Signal(_));
+        let mut orders = usize::from(is_service);
         let mut tick =
             tokio::time::interval(self.manager.watchdog().map_or(STATUS, |patience| (patience / 4).min(STATUS)));
         loop {
@@ -186,6 +188,11 @@ impl Service {
                 order = self.signals.next() => match order {
                     Order::Reload => self.reload_silently(),
                     Order::Upgrade => log::warn!("SIGQUIT: this process is leaving already"),
+                    // After a hand-over the first one is meant for the service, which is another process by now.
+                    Order::Stop(name) if orders == 0 => {
+                        orders += 1;
+                        log::info!("{name}: draining already; a second signal ends it");
+                    }
                     Order::Stop(name) => {
                         log::warn!("{name}: not waiting any longer");
                         self.running.hurry();
