@@ -176,3 +176,41 @@ fn a_draining_gateway_is_not_ready_and_takes_no_connection() {
     assert!(!taken, "a new connection is served while draining");
     loading.assert_goes_on("draining");
 }
+
+/// Connections to this port that are established, as clients see it.
+fn established(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
+    let remote = format!(":{port:04X}");
+    let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    fields
+        .filter(|fields| fields.get(2).is_some_and(|to| to.ends_with(&remote)) && fields.get(3) == Some(&"01"))
+        .count()
+}
+
+#[test]
+fn what_the_kernel_has_let_in_is_served_before_leaving() {
+    let upstream = Upstream::start();
+    let mut gateway = gateway().upstream(upstream.url()).configure(|c| c["drain"]["grace"] = GRACE.into()).start();
+    let clients = 30;
+    gateway.process().signal("STOP");
+    let requests: Vec<_> = (0..clients)
+        .map(|_| {
+            let tls = gateway.tls();
+            std::thread::spawn(move || {
+                let reply = H1::connect(&tls)?.request("GET", "/v2/", &[], b"").map_err(|e| e.to_string())?;
+                if reply.status == 200 { Ok(()) } else { Err(format!("{reply:?}")) }
+            })
+        })
+        .collect();
+    let end = Instant::now() + Duration::from_secs(30);
+    while established(gateway.address().port()) < clients {
+        assert!(Instant::now() < end, "the kernel lets in whom the gateway doesn't accept yet");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    gateway.process().signal("TERM");
+    gateway.process().signal("CONT");
+    for request in requests {
+        assert_eq!(request.join().expect("no panic"), Ok(()));
+    }
+    assert!(gateway.process().wait(Duration::from_secs(30)).is_some_and(|status| status.success()));
+}
