@@ -190,9 +190,19 @@ fn established(port: u16) -> usize {
 #[test]
 fn what_the_kernel_has_let_in_is_served_before_leaving() {
     let upstream = Upstream::start();
-    let mut gateway = gateway().upstream(upstream.url()).configure(|c| c["drain"]["grace"] = GRACE.into()).start();
-    let clients = 30;
+    let builder = gateway().upstream(upstream.url()).configure(|c| {
+        c["drain"]["grace"] = GRACE.into();
+        c["limits"]["max_handshakes"] = 4096.into();
+        c["limits"]["max_handshakes_per_address"] = 4096.into();
+        c["threads"] = 1.into();
+    });
+    let mut gateway = builder.start();
     gateway.process().signal("STOP");
+    // So many before them that the order to leave comes while they wait.
+    let crowd = 600;
+    let silent: Vec<_> =
+        (0..crowd).map(|_| std::net::TcpStream::connect(gateway.address()).expect("the kernel lets in")).collect();
+    let clients = 10;
     let requests: Vec<_> = (0..clients)
         .map(|_| {
             let tls = gateway.tls();
@@ -203,12 +213,13 @@ fn what_the_kernel_has_let_in_is_served_before_leaving() {
         })
         .collect();
     let end = Instant::now() + Duration::from_secs(30);
-    while established(gateway.address().port()) < clients {
+    while established(gateway.address().port()) < crowd + clients {
         assert!(Instant::now() < end, "the kernel lets in whom the gateway doesn't accept yet");
         std::thread::sleep(Duration::from_millis(10));
     }
     gateway.process().signal("TERM");
     gateway.process().signal("CONT");
+    drop(silent);
     for request in requests {
         assert_eq!(request.join().expect("no panic"), Ok(()));
     }
