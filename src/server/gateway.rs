@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
@@ -98,18 +99,19 @@ impl Gateway {
         let (requests, reloads) = mpsc::channel(16);
         // From here on no change is missed: what changed while the files were read is read again.
         let watcher = watch_files(self.builder.inputs(), settings.reload, &requests, self.read_since);
-        let access = match &settings.access_log {
-            Some(log) => AccessLog::start(log.target.clone(), log.queue, &self.metrics)
-                .map_err(|e| host(format!("access_log.path: cannot be written: {e}")))?,
-            None => AccessLog::disabled(),
-        };
-        let telemetry = Telemetry { metrics: self.metrics.clone(), access };
+        let telemetry = open_telemetry(&settings, &self.metrics).map_err(host)?;
         let (bound, mut copies) = sockets::listen(&settings, &mut self.inherited).map_err(host)?;
         let (publisher, reader) = snapshot::store(self.built.snapshot.clone());
         let (drain, draining) = watch::channel(false);
         let (hurry, hurried) = watch::channel(false);
-        let doors =
-            internal::Doors { telemetry: &telemetry, reader: &reader, requests: &requests, draining: &draining };
+        let succeeded = Arc::<AtomicBool>::default();
+        let doors = internal::Doors {
+            telemetry: &telemetry,
+            reader: &reader,
+            requests: &requests,
+            draining: &draining,
+            succeeded: &succeeded,
+        };
         let adopted = adopt(&settings, &mut self.inherited);
         let mut admin = doors.open(&settings, adopted, self.upgrades).map_err(host)?;
         nothing_unclaimed(&self.inherited).map_err(host)?;
@@ -144,6 +146,7 @@ impl Gateway {
             drain,
             hurry,
             copies,
+            succeeded,
             reader,
             telemetry,
             pulses,
@@ -188,6 +191,8 @@ pub struct Running {
     hurry: watch::Sender<bool>,
     /// Gone once the gateway drains: nobody would serve what is queued.
     copies: Mutex<Option<Arc<Copies>>>,
+    /// Whether another process has taken over.
+    succeeded: Arc<AtomicBool>,
     reader: Reader,
     telemetry: Telemetry,
     pulses: Arc<Pulses>,
@@ -281,8 +286,20 @@ impl Running {
         copies.map(|copies| (copies, self.upload_key.clone()))
     }
 
-    pub(super) fn admin(&mut self) -> Option<&mut Admin> {
-        self.admin.as_mut()
+    /// The internal listeners are another process's from now on.
+    pub(super) fn leave_to_successor(&mut self) {
+        self.succeeded.store(true, Ordering::Relaxed);
+        if let Some(admin) = &mut self.admin {
+            admin.own_path(false);
+            admin.release();
+        }
+    }
+
+    /// The internal listeners are no longer a predecessor's.
+    pub(super) fn take_over(&self) {
+        if let Some(admin) = &self.admin {
+            admin.own_path(true);
+        }
     }
 
     pub(super) fn reader(&self) -> Reader {
@@ -313,6 +330,15 @@ impl Drop for Running {
             log::warn!("the last access records could not be written");
         }
     }
+}
+
+fn open_telemetry(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Telemetry, String> {
+    let access = match &settings.access_log {
+        Some(log) => AccessLog::start(log.target.clone(), log.queue, metrics)
+            .map_err(|e| format!("access_log.path: cannot be written: {e}"))?,
+        None => AccessLog::disabled(),
+    };
+    Ok(Telemetry { metrics: metrics.clone(), access })
 }
 
 /// The sockets there are for the internal listeners.

@@ -1,6 +1,7 @@
 //! What the internal listeners are given to answer with.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -18,6 +19,8 @@ pub(super) struct Doors<'a> {
     pub(super) reader: &'a Reader,
     pub(super) requests: &'a mpsc::Sender<Reload>,
     pub(super) draining: &'a watch::Receiver<bool>,
+    /// Another process serves, so that it doesn't matter whether this one drains.
+    pub(super) succeeded: &'a Arc<AtomicBool>,
 }
 
 impl Doors<'_> {
@@ -34,8 +37,11 @@ impl Doors<'_> {
     }
 
     fn health(&self) -> Health {
-        let draining = self.draining.clone();
-        let ready = move || if *draining.borrow() { Err("draining".to_owned()) } else { Ok(()) };
+        let (draining, succeeded) = (self.draining.clone(), self.succeeded.clone());
+        let ready = move || match *draining.borrow() && !succeeded.load(Ordering::Relaxed) {
+            true => Err("draining".to_owned()),
+            false => Ok(()),
+        };
         Health { ready: Arc::new(ready), metrics: self.telemetry.metrics.clone() }
     }
 

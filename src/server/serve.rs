@@ -49,7 +49,7 @@ pub fn serve(file: &Path, succession: Succession) -> Result<(), ServeError> {
     };
     let predecessor = Predecessor::of_this_process(std::env::var_os(VARIABLE).as_deref()).map_err(host)?;
     let outcome = prepare(file, predecessor.as_ref()).and_then(|gateway| start(gateway, &unprotected, origin));
-    let (runtime, mut service) = match outcome {
+    let (runtime, service) = match outcome {
         Ok(started) => started,
         Err(e) => {
             if let Some(predecessor) = predecessor {
@@ -60,9 +60,7 @@ pub fn serve(file: &Path, succession: Succession) -> Result<(), ServeError> {
     };
     if let Some(predecessor) = predecessor {
         predecessor.succeed();
-        if let Some(admin) = service.running.admin() {
-            admin.own_path(true);
-        }
+        service.running.take_over();
     }
     runtime.block_on(service.run());
     // A thread that still waits for a successor's end is not waited for.
@@ -294,10 +292,7 @@ impl Service {
                 metrics.upgrade(UpgradeResult::HandedOver);
                 let pid = successor.pid();
                 self.manager.succeeded_by(pid);
-                if let Some(admin) = self.running.admin() {
-                    admin.own_path(false);
-                    admin.release();
-                }
+                self.running.leave_to_successor();
                 answer(Ok(format!("process {} has handed over to process {pid}", std::process::id())));
                 successor.set_free();
                 Some(pid)
