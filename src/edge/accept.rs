@@ -131,7 +131,7 @@ async fn accept_loop(edge: Edge, listener: usize, socket: TcpListener, serving: 
                 connections.spawn(connection(edge.clone(), serving.clone(), listener, tcp, peer));
             }
             // The client was gone before it was accepted.
-            Err(e) if matches!(e.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {}
+            Err(e) if is_of_one_client(&e) => {}
             Err(e) => {
                 log::error!("accept failed: {e} (is the limit on open files too low?)");
                 tokio::time::sleep(PAUSE).await;
@@ -149,13 +149,30 @@ async fn accept_loop(edge: Edge, listener: usize, socket: TcpListener, serving: 
 /// with the next turn only.
 fn let_in(socket: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
     let Ok(socket) = socket.into_std() else { return Vec::new() };
-    let waiting = std::iter::from_fn(|| socket.accept().ok()).take(BACKLOG.unsigned_abs() as usize);
+    let mut waiting = Vec::new();
+    for _ in 0..BACKLOG {
+        match socket.accept() {
+            Ok((tcp, peer)) => {
+                let ready = tcp.set_nonblocking(true).and_then(|()| TcpStream::from_std(tcp));
+                waiting.extend(ready.ok().map(|tcp| (tcp, peer)));
+            }
+            // One that was gone before it was accepted says nothing of those behind it.
+            Err(e) if is_of_one_client(&e) => {}
+            Err(e) => {
+                if e.kind() != io::ErrorKind::WouldBlock {
+                    log::error!("connections that were waiting are lost: {e}");
+                }
+                break;
+            }
+        }
+    }
     waiting
-        .filter_map(|(tcp, peer)| {
-            tcp.set_nonblocking(true).ok()?;
-            Some((TcpStream::from_std(tcp).ok()?, peer))
-        })
-        .collect()
+}
+
+/// Whether accepting failed because of the client that was to be accepted.
+fn is_of_one_client(e: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted};
+    matches!(e.kind(), ConnectionAborted | ConnectionReset | Interrupted)
 }
 
 /// A connection from accept to close.
@@ -170,12 +187,18 @@ async fn connection(edge: Edge, serving: Arc<Serving>, listener: usize, tcp: Tcp
     let started = Instant::now();
     // Until a load balancer says otherwise.
     let mut client = peer;
-    let arrived = handshake(&edge, &serving, configured, &tcp, &mut client).await;
+    // Held until the socket is closed, also by those that are refused and told why.
+    let slot = edge.counters.connection(bounds);
+    let full = |result| HandshakeFailure { result, detail: "a limit is reached".to_owned() };
+    let (arrived, _slot) = match slot {
+        Ok(mut slot) => (handshake(&edge, &serving, configured, &tcp, (&mut client, &mut slot)).await, Some(slot)),
+        Err(result) => (Err(full(result)), None),
+    };
     let report = |failure: &HandshakeFailure| {
         report_failure(&edge.telemetry, &configured.name, Ends { client, peer }, failure, started);
     };
-    let (accepted, _slot) = match arrived {
-        Ok(arrived) => arrived,
+    let accepted = match arrived {
+        Ok(accepted) => accepted,
         Err(failure) => {
             report(&failure);
             return match failure.result {
@@ -224,11 +247,10 @@ async fn handshake(
     serving: &Serving,
     listener: &Listener,
     tcp: &Arc<TcpStream>,
-    client: &mut SocketAddr,
-) -> Result<(Accepted<Socket>, ConnectionSlot), HandshakeFailure> {
+    (client, slot): (&mut SocketAddr, &mut ConnectionSlot),
+) -> Result<Accepted<Socket>, HandshakeFailure> {
     let limits = &serving.limits;
     let full = |result| HandshakeFailure { result, detail: "a limit is reached".to_owned() };
-    let mut slot = edge.counters.connection(&limits.connections).map_err(full)?;
     let mut under_way = edge.counters.handshake(&limits.connections).map_err(full)?;
     let steps = async {
         if proxy_protocol::is_expected(&listener.proxy_sources, client.ip())
@@ -241,7 +263,7 @@ async fn handshake(
         tls::accept(&listener.acceptor, Socket::new(tcp.clone(), listener.acceptor.handshake_bytes())).await
     };
     match tokio::time::timeout(limits.handshake_timeout, steps).await {
-        Ok(outcome) => outcome.map(|accepted| (accepted, slot)),
+        Ok(outcome) => outcome,
         Err(_) => Err(HandshakeFailure {
             result: HandshakeResult::Timeout,
             detail: format!("not done after {:?}", limits.handshake_timeout),

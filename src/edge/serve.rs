@@ -26,6 +26,9 @@ const GOODBYE: Duration = Duration::from_millis(500);
 /// How long an HTTP/1.1 connection between two requests is kept when the gateway is to leave.
 const LAST_REQUEST: Duration = Duration::from_secs(1);
 
+/// How long one is kept that has not had a request: its client has just come, and takes its end for a failure.
+const FIRST_REQUEST: Duration = Duration::from_secs(5);
+
 /// Requests that never became one, before the connection is given up (pingora's own figure).
 const MAX_MALFORMED_STREAMS: usize = 32;
 
@@ -51,13 +54,16 @@ pub(super) async fn http1(serving: &Serving, mut stream: Box<EdgeStream>, connec
     let mut draining = serving.draining.clone();
     let mut settings: Option<HttpPersistentSettings> = None;
     loop {
-        let wait = if settings.is_none() { limits.request_head_timeout } else { limits.keep_alive_timeout };
+        let (wait, last) = match &settings {
+            None => (limits.request_head_timeout, FIRST_REQUEST),
+            Some(_) => (limits.keep_alive_timeout, LAST_REQUEST),
+        };
         let first = tokio::select! {
             biased;
             first = timeout(wait, stream.try_peek(&mut [])) => first,
             // Between requests is the moment to leave, and the client isn't told before: one that is busy gets the time
             // to send its next request, whose answer tells it. The others retry (RFC 9112 §9.3.1), but not a POST.
-            () = async { drain_order(&mut draining).await; sleep(LAST_REQUEST).await } => return EndReason::Shutdown,
+            () = async { drain_order(&mut draining).await; sleep(last).await } => return EndReason::Shutdown,
         };
         match first {
             Err(_) => return EndReason::IdleTimeout,
@@ -211,8 +217,13 @@ impl<'a> Http2<'a> {
         }
         session.write_timeout = Some(piece_timeout(&self.serving.limits));
         self.begun += 1;
-        if self.begun == self.serving.limits.requests.per_connection {
+        let most = self.serving.limits.requests.per_connection;
+        if self.begun == most {
             self.h2.graceful_shutdown();
+        }
+        // What was under way when it learned of that may come. More comes from one that doesn't want to know.
+        if self.begun > most.saturating_add(u64::from(self.serving.limits.h2_max_streams)) {
+            self.connection.dismiss(EndReason::Http2Excess);
         }
         let limits = self.serving.limits;
         let flow = self.connection.flow.clone();

@@ -2,8 +2,10 @@
 
 use crate::support::client::H1;
 use crate::support::gateway::{Gateway, gateway};
+use crate::support::h2raw::RawH2;
 use crate::support::upstream::{Answer, Upstream};
 use serde_json::json;
+use std::io::{Read, Write};
 use std::time::Duration;
 
 const PULL: &str = "/v2/a/manifests/v1";
@@ -127,6 +129,46 @@ fn a_connection_ends_in_good_order_after_its_last_request() {
     assert_eq!(h2.get(PULL).status, 200);
     let third = h2.request("GET", PULL, &[], b"");
     assert!(third.is_err(), "a connection that said goodbye takes no more: {third:?}");
+}
+
+#[test]
+fn a_client_that_hears_no_goodbye_is_cut_off() {
+    let (upstream, gateway) = start(&json!({ "max_requests_per_connection": 2, "h2_max_streams": 3 }));
+    let mut client = RawH2::connect(&gateway.tls()).expect("connects");
+    let fields: [(&[u8], &[u8]); 4] =
+        [(b":method", b"GET"), (b":scheme", b"https"), (b":path", PULL.as_bytes()), (b":authority", b"gw.test")];
+    // It acknowledges nothing, so the goodbye never becomes final.
+    for stream in (1..40).step_by(2) {
+        client.headers(stream, &fields, true);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let ended = [("reason", "http2_excess")];
+    gateway.wait_for_metric("portcullis_connections_ended_total", &ended, |n| n >= 1.0);
+    let asked = upstream.take().len();
+    assert!((2..=6).contains(&asked), "two, and what may have been under way: {asked}");
+}
+
+#[test]
+fn a_refused_client_counts_until_its_connection_is_gone() {
+    let (_upstream, gateway) = start(&json!({ "max_connections": 2 }));
+    let labels = [("result", "too_many_connections")];
+    // They are told why, and their sockets stay open until they have had the time to read it.
+    let refused = (0..20).any(|_| {
+        let strangers: Vec<_> = (0..2)
+            .map(|_| {
+                let mut stranger = std::net::TcpStream::connect(gateway.address()).expect("accepted");
+                let _ = stranger.write_all(b"GET / HTTP/1.0\r\n\r\n");
+                let _ = stranger.set_read_timeout(Some(Duration::from_secs(3)));
+                let _ = stranger.read(&mut [0; 64]);
+                stranger
+            })
+            .collect();
+        let served = is_served(&gateway);
+        drop(strangers);
+        !served
+    });
+    assert!(refused, "connections in the middle of their end are connections");
+    gateway.wait_for_metric("portcullis_handshakes_total", &labels, |n| n >= 1.0);
 }
 
 #[test]

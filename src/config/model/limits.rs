@@ -105,7 +105,7 @@ impl Default for Limits {
             max_connections: 10_000,
             max_connections_per_address: 1024,
             max_connections_per_identity: 1024,
-            max_handshakes: 1024,
+            max_handshakes: 4096,
             max_handshakes_per_address: 128,
             max_requests_per_connection: 10_000,
             max_head: ByteSize::from_kib(32),
