@@ -30,6 +30,7 @@ pub mod proxy;
 pub mod revocation;
 pub mod server;
 pub mod snapshot;
+mod state;
 pub mod telemetry;
 pub mod tls;
 pub mod uploads;

@@ -18,10 +18,10 @@ use crate::admin::{self, Admin, Control, Health};
 use crate::config::{self, Diagnostics, Settings};
 use crate::edge::{self, App, Bound, Counters, Edge, Register, WindowBudget};
 use crate::proxy::Gateway;
-use crate::snapshot::{self, Builder, Built, Failed, Publisher, Reader, Watcher};
+use crate::snapshot::{self, Builder, Built, Failed, Fetcher, Publisher, Reader, Watcher};
 use crate::telemetry::{self, AccessLog, Metrics, ReloadResult, Telemetry};
 use crate::tls;
-use control::{ControlPlane, Reload, report, take_up};
+use control::{ControlPlane, FETCH_PATIENCE, Reload, report, settle, take_up};
 
 mod control;
 
@@ -147,6 +147,13 @@ async fn run(plan: Plan) -> Result<(), ServeError> {
     } = plan;
     let mut signals = plan.signals;
     let host = |e: String| ServeError::Host(e);
+    let mut fetcher = Fetcher::new(builder.shelf(), telemetry.metrics.clone());
+    let first = built.snapshot.generation;
+    let (builder, built) = settle(&mut fetcher, builder, built, FETCH_PATIENCE).await.map_err(host)?;
+    if built.snapshot.generation != first {
+        report(&built.findings);
+        publisher.publish(built.snapshot.clone());
+    }
     let settings = built.snapshot.settings.clone();
     telemetry.metrics.publish(&built.snapshot.published);
     telemetry.metrics.reload(ReloadResult::Published, SystemTime::now());
@@ -160,7 +167,7 @@ async fn run(plan: Plan) -> Result<(), ServeError> {
         draining,
     };
     let workers = start_workers(bound, &settings, &edge).map_err(host)?;
-    let control = ControlPlane { builder: Some(builder), publisher, edge: edge.clone(), watcher, reader };
+    let control = ControlPlane { builder: Some(builder), publisher, edge: edge.clone(), watcher, reader, fetcher };
     let reloading = tokio::spawn(control.run(reloads));
     log::info!(generation = built.snapshot.generation; "serving");
     let stop = signals.until_stop(&telemetry, &requests).await;
@@ -208,7 +215,7 @@ impl Signals {
                         log::error!("the access log could not be reopened: {e}");
                     }
                     // A full queue means that a reload is about to start anyway.
-                    let _ = requests.try_send(Reload { origin: "SIGHUP", answer: None });
+                    let _ = requests.try_send(Reload { origin: "SIGHUP", noticed: None, answer: None });
                 }
                 Order::Stop(name) => return name,
             }
@@ -313,7 +320,7 @@ fn start_admin(
             let requests = requests.clone();
             Box::pin(async move {
                 let (answer, answered) = oneshot::channel();
-                let request = Reload { origin: "admin", answer: Some(answer) };
+                let request = Reload { origin: "admin", noticed: None, answer: Some(answer) };
                 requests.send(request).await.map_err(|_| "the gateway is stopping".to_owned())?;
                 answered.await.unwrap_or_else(|_| Err("the gateway is stopping".to_owned()))
             })
@@ -333,14 +340,14 @@ fn watch_files(
         return None;
     }
     let requests = requests.clone();
-    let changed = move || {
+    let changed = move |noticed| {
         // A full queue means that a reload is about to start anyway.
-        let _ = requests.try_send(Reload { origin: "file change", answer: None });
+        let _ = requests.try_send(Reload { origin: "file change", noticed: Some(noticed), answer: None });
     };
     match Watcher::start(inputs, timing, changed.clone()) {
         Ok(watcher) => {
             if watcher.changed_since(read_since) {
-                changed();
+                changed(Instant::now());
             }
             Some(watcher)
         }
@@ -358,6 +365,16 @@ fn watch_files(
 /// The findings, if the configuration can't be used.
 pub fn check(file: &Path) -> Result<Diagnostics, ServeError> {
     let metrics = metrics().map_err(ServeError::Host)?;
-    let built = Builder::new(&PathBuf::from(file), metrics).build()?;
-    Ok(built.findings)
+    let mut builder = Builder::read_only(file, metrics.clone());
+    let built = builder.build()?;
+    let urls = &built.snapshot.settings.revocation;
+    let Some(longest) = urls.urls().map(|url| url.timeout).max() else { return Ok(built.findings) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| ServeError::Host(format!("no runtime: {e}")))?;
+    runtime.block_on(async {
+        let mut fetcher = Fetcher::new(builder.shelf(), metrics);
+        fetcher.follow(urls.urls());
+        fetcher.first_answers(longest + Duration::from_secs(1), true).await
+    });
+    Ok(builder.build()?.findings)
 }

@@ -77,11 +77,11 @@ fn base_config() -> Value {
 
 /// A gateway about to start.
 pub struct Builder {
-    directory: TempDir,
-    config: Value,
+    pub(super) directory: TempDir,
+    pub(super) config: Value,
     pub server_ca: Ca,
     pub client_ca: Ca,
-    client: Identity,
+    pub(super) client: Identity,
 }
 
 impl Builder {
@@ -176,7 +176,13 @@ impl Builder {
     /// # Errors
     /// When the process ends, or doesn't report all its listeners in time.
     pub fn try_start(self) -> Result<Gateway, String> {
-        let file = self.write_config();
+        self.write_config();
+        self.launch()
+    }
+
+    /// Starts the gateway with the files as they are.
+    pub(super) fn launch(self) -> Result<Gateway, String> {
+        let file = self.path().join("portcullis.yaml");
         let listeners = self.config["listeners"].as_array().map_or(0, Vec::len);
         let mut process = start_binary(&["serve", "--config", &file.to_string_lossy()], self.path());
         let mut wait = |kind: &'static str, listener: Option<String>| {

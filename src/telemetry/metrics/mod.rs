@@ -152,6 +152,28 @@ impl Metrics {
         self.upstreams.retain(&published.upstreams);
     }
 
+    /// A URL with revocation lists was asked: when it answered last, in unix seconds, if it did now, and whether
+    /// something is wrong with it. `source` is from the configuration.
+    pub fn crl_fetched(&self, source: &str, success: Option<i64>, failed: bool) {
+        let _whole = self.publication();
+        self.generation.crl_fetched(source, success, failed);
+    }
+
+    /// A source of revocation lists was found at fault. `fault` is of a closed set, `source` from the configuration.
+    pub fn crl_error(&self, source: &str, fault: &'static str) {
+        self.generation.crl_error(source, fault);
+    }
+
+    /// Whether what must outlive a restart could not be written.
+    pub fn state_failed(&self, failed: bool) {
+        self.generation.state_failed(failed);
+    }
+
+    /// What a change of files, or a fetched list, brought is in force.
+    pub fn change_in_effect(&self, after: Duration) {
+        self.generation.change_in_effect(after);
+    }
+
     /// Everything, in Prometheus' text format (version 0.0.4).
     ///
     /// # Errors
