@@ -24,6 +24,7 @@ use crate::tls;
 use control::{ControlPlane, FETCH_PATIENCE, Reload, report, settle, take_up};
 
 mod control;
+mod revocation;
 
 /// How long the last access records may take to be written at the end.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -80,7 +81,7 @@ pub fn serve(file: &Path) -> Result<(), ServeError> {
             .map_err(|e| host(format!("access_log.path: cannot be written: {e}")))?,
         None => AccessLog::disabled(),
     };
-    let telemetry = Telemetry { metrics, access };
+    let telemetry = Telemetry { metrics, access, expiring: Arc::default() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| host(format!("no runtime: {e}")))?;
     // Before anybody learns that the gateway is there: a signal without a handler would end it.
@@ -309,6 +310,10 @@ fn start_admin(
         (address, Health { ready: Arc::new(ready), metrics: telemetry.metrics.clone() })
     });
     let control = settings.admin.clone().map(|address| {
+        let revocation = {
+            let (reader, expiring) = (reader.clone(), telemetry.expiring.clone());
+            move |format| revocation::page(&reader.load(), &expiring, format)
+        };
         let reader = reader.clone();
         let requests = requests.clone();
         let config = move || {
@@ -325,7 +330,7 @@ fn start_admin(
                 answered.await.unwrap_or_else(|_| Err("the gateway is stopping".to_owned()))
             })
         };
-        (address, Control { config: Arc::new(config), reload: Arc::new(reload) })
+        (address, Control { config: Arc::new(config), revocation: Arc::new(revocation), reload: Arc::new(reload) })
     });
     admin::start(health, control).map_err(|e| e.to_string())
 }

@@ -101,7 +101,7 @@ impl Builder {
     /// Keeps what must outlive a restart, after a publication. Blocking.
     pub fn persist(&mut self) {
         let faults = self.lists.persist();
-        self.metrics.state_failed(!faults.is_empty());
+        self.metrics.state_failed(!faults.is_empty() || self.lists.is_forgetful());
         for fault in faults {
             log::error!("state_directory: {fault}");
         }

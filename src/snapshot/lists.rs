@@ -27,6 +27,7 @@ pub(super) struct Lists {
     state: Option<StateDirectory>,
     /// Whether the state directory was looked for, and its copies were taken in.
     opened: bool,
+    unusable: bool,
     restored: bool,
     /// Whether the state directory is only looked at.
     read_only: bool,
@@ -73,6 +74,7 @@ impl Lists {
             shelf: Arc::default(),
             state: None,
             opened: false,
+            unusable: false,
             restored: false,
             read_only,
             kept: HashMap::new(),
@@ -85,6 +87,11 @@ impl Lists {
     /// Where fetched documents go.
     pub(super) fn shelf(&self) -> &Arc<Shelf> {
         &self.shelf
+    }
+
+    /// Whether there is a state directory that can't be used.
+    pub(super) fn is_forgetful(&self) -> bool {
+        self.unusable
     }
 
     /// Reads every source. What is wrong with one is reported and keeps nothing else from being published.
@@ -185,13 +192,16 @@ impl Lists {
                 self.kept = state.notes().into_iter().map(|note| (note.source, note.sha256)).collect();
                 self.state = Some(state);
             }
-            Err(e) => report.error(
-                "state_directory",
-                format!(
-                    "\"{}\" can't be used: {e} (what is in force is not kept, so a restart forgets it)",
-                    path.display()
-                ),
-            ),
+            Err(e) => {
+                self.unusable = true;
+                report.error(
+                    "state_directory",
+                    format!(
+                        "\"{}\" can't be used: {e} (what is in force is not kept, so a restart forgets it)",
+                        path.display()
+                    ),
+                );
+            }
         }
     }
 

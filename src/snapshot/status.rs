@@ -133,7 +133,10 @@ pub(super) fn warn_of_gaps(
         }
     }
     // What isn't fetched yet may be what is missed here.
-    if configured.freshness == Freshness::Optional || statuses.iter().any(|status| status.awaited) {
+    if configured.freshness == Freshness::Optional
+        || configured.sources.is_empty()
+        || statuses.iter().any(|status| status.awaited)
+    {
         return;
     }
     let mut missed: Vec<&str> = Vec::new();

@@ -38,6 +38,7 @@ mod reload_faults;
 mod resumption;
 mod revocation;
 mod revocation_live;
+mod revocation_page;
 mod revocation_urls;
 mod routing;
 mod streaming;
