@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::{ByteSize, read_bounded};
 use crate::files::{self, Access};
-use crate::revocation::MAX_SOURCE;
+use crate::revocation::{MAX_SOURCE, Seen};
 
 /// Bytes that all copies may have together.
 const MAX_COPIES: u64 = 1 << 30;
@@ -32,7 +32,11 @@ const MAX_NUMBERS: ByteSize = ByteSize::from_mib(4);
 const COPIES: &str = "crls";
 const LIST: &str = "crl";
 const NOTE: &str = "json";
-const NUMBERS: &str = "crl-numbers.json";
+const NUMBERS: &str = "crl-numbers";
+
+/// What the file with the numbers begins and ends with, so that half of it is not taken for all.
+const HEADING: &str = "# The newest revocation lists that were in force: issuer, scope, kind, number, thisUpdate.\n";
+const ENDING: &str = "# end\n";
 
 /// What stands beside a copy.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,39 +165,35 @@ impl StateDirectory {
         }
     }
 
-    /// The highest numbers of lists that were kept, as text; `None` if none ever were.
+    /// The newest lists that an earlier process had in force; none if there never was one.
     ///
     /// # Errors
     ///
-    /// Why they can't be read.
-    pub(crate) fn numbers(&self) -> Result<Option<Vec<u8>>, String> {
+    /// Why they can't be read, with the file's name. A file with one line that can't be read is taken for damaged, since
+    /// nobody knows what else is missing in it.
+    pub(crate) fn numbers(&self) -> Result<Vec<Seen>, String> {
         let path = self.path.join(NUMBERS);
+        let fault = |e: String| format!("\"{}\": {e}", path.display());
         match fs::metadata(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            _ => read_bounded(&path, MAX_NUMBERS).map(Some).map_err(|e| e.to_string()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            _ => {}
         }
+        let bytes = read_bounded(&path, MAX_NUMBERS).map_err(|e| fault(e.to_string()))?;
+        let text = String::from_utf8(bytes).map_err(|_| fault("it is damaged: this is no text".to_owned()))?;
+        let lines = text.strip_prefix(HEADING).and_then(|text| text.strip_suffix(ENDING));
+        let lines = lines.ok_or_else(|| fault("it is damaged: beginning or end is missing".to_owned()))?;
+        lines.lines().map(|line| line.parse().map_err(|e| fault(format!("it is damaged: {e}")))).collect()
     }
 
-    /// Keeps the highest numbers.
+    /// Keeps the newest lists in force.
     ///
     /// # Errors
     ///
     /// What the file system says.
-    pub(crate) fn keep_numbers(&self, text: &[u8]) -> Result<(), String> {
-        files::replace(&self.path.join(NUMBERS), text, Access::Private).map_err(|e| explain(&e))
-    }
-
-    /// The name of the file with the numbers, for messages.
-    pub(crate) fn numbers_file(&self) -> PathBuf {
-        self.path.join(NUMBERS)
-    }
-
-    /// Puts a file with numbers that can't be read aside, for whoever wants to know what became of it.
-    pub(crate) fn set_numbers_aside(&self) {
-        let path = self.path.join(NUMBERS);
-        if let Err(e) = fs::rename(&path, path.with_extension("damaged")) {
-            log::warn!("{} can't be put aside: {e}", path.display());
-        }
+    pub(crate) fn keep_numbers(&self, seen: &[Seen]) -> Result<(), String> {
+        let lines: String = seen.iter().map(|seen| format!("{seen}\n")).collect();
+        let text = format!("{HEADING}{lines}{ENDING}");
+        files::replace(&self.path.join(NUMBERS), text.as_bytes(), Access::Private).map_err(|e| explain(&e))
     }
 
     /// The files among the copies that were made here, with their sizes.
@@ -289,6 +289,23 @@ mod tests {
         fs::write(state.file("a", NOTE), "{").expect("written");
         assert_eq!(state.note("a"), Some(Note::default()));
         assert_eq!(state.copy("a").expect("there"), b"list");
+    }
+
+    #[test]
+    fn numbers_come_back_whole_or_not_at_all() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let state = StateDirectory::open(directory.path()).expect("opened");
+        assert_eq!(state.numbers(), Ok(Vec::new()));
+        let line = |tell: &str| format!("{} {} full - 1735689600", tell.repeat(32), "00".repeat(32));
+        let seen: Vec<Seen> = ["0a", "0b"].map(|tell| line(tell).parse().expect("a line")).into();
+        state.keep_numbers(&seen).expect("kept");
+        assert_eq!(state.numbers(), Ok(seen));
+        let path = directory.path().join(NUMBERS);
+        let text = fs::read(&path).expect("there");
+        for length in 0..text.len() {
+            fs::write(&path, &text[..length]).expect("written");
+            assert!(state.numbers().is_err(), "{length} of {} bytes are taken for all", text.len());
+        }
     }
 
     #[test]

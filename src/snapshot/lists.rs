@@ -12,7 +12,7 @@ use super::shelf::Shelf;
 use super::status::{SourceKind, SourceStatus};
 use super::unix_now;
 use crate::config::{self, ByteSize, CrlPlace, Settings, list_directory, read_bounded};
-use crate::revocation::{self, Index, Issuer, SourceInput, SourceReport, Sources};
+use crate::revocation::{self, Index, Issuer, Seen, SourceInput, SourceReport, Sources};
 use crate::state::{Note, StateDirectory, hex};
 use crate::tls::{self, UpstreamMaterial};
 
@@ -33,6 +33,8 @@ pub(super) struct Lists {
     read_only: bool,
     /// SHA-256 of each copy in the state directory, by its source.
     kept: HashMap<String, String>,
+    /// What the state directory has of the newest lists.
+    seen: Option<Vec<Seen>>,
     /// When each source was last good, in unix seconds.
     last_good: HashMap<String, i64>,
     /// What [`Lists::persist`] has to do.
@@ -78,6 +80,7 @@ impl Lists {
             restored: false,
             read_only,
             kept: HashMap::new(),
+            seen: None,
             last_good: HashMap::new(),
             to_keep: Vec::new(),
             known: Vec::new(),
@@ -150,6 +153,13 @@ impl Lists {
     pub(super) fn persist(&mut self) -> Vec<String> {
         let Some(state) = self.state.clone().filter(|_| !self.read_only) else { return Vec::new() };
         let mut faults = Vec::new();
+        let seen = self.sources.seen();
+        if self.seen.as_ref() != Some(&seen) {
+            match state.keep_numbers(&seen) {
+                Ok(()) => self.seen = Some(seen),
+                Err(e) => faults.push(format!("the highest CRL numbers could not be kept: {e}")),
+            }
+        }
         self.kept.retain(|name, _| self.known.contains(name));
         for (name, sha256) in std::mem::take(&mut self.to_keep) {
             if self.kept.get(&name) == Some(&sha256) {
@@ -205,10 +215,19 @@ impl Lists {
         }
     }
 
-    /// Takes in the copies of files, as if they had just been read, so that a file which is broken or gone by now has a
-    /// last good list. The copies of URLs are what they hold until they are fetched.
+    /// Takes in what an earlier process kept: the numbers of the newest lists, and the copies of files as if they had just
+    /// been read, so that a file which is broken or gone by now has a last good list. The copies of URLs are what they
+    /// hold until they are fetched.
     fn restore(&mut self, sources: &mut Sources, settings: &Settings, issuers: &[Issuer], report: &mut Report<'_>) {
         let Some(state) = &self.state else { return };
+        match state.numbers() {
+            Ok(seen) => sources.remember(seen),
+            // The copies have numbers, too, and are asked next: only that of a list without a good copy is lost.
+            Err(e) => {
+                let message = "they are taken from the copies of the lists instead, and the file is written anew";
+                report.error("state_directory", format!("the highest CRL numbers can't be used: {e} ({message})"));
+            }
+        }
         let is_file = |name: &str| settings.revocation.urls().all(|url| url.url != name);
         let mut inputs = Vec::new();
         for note in state.notes() {

@@ -253,6 +253,61 @@ fn a_damaged_copy_is_said_and_what_the_server_has_counts() {
 }
 
 #[test]
+fn a_list_that_is_played_back_after_a_restart_vouches_for_nobody() {
+    for damaged in [false, true] {
+        let registry = Upstream::start();
+        let builder = gateway().upstream(registry.url());
+        let victim = builder.client_ca.issue(&pki::client("victim"));
+        let newer = builder.client_ca.crl().number(5).revoke(&victim.certificate).pem();
+        let older = builder.client_ca.crl().number(4).pem();
+        let gateway = builder.crl(&newer).configure(|c| c["state_directory"] = "state".into()).start();
+        let numbers = gateway.path().join("state/crl-numbers");
+        wait_until("the numbers are kept", || numbers.metadata().is_ok());
+        // Somebody puts the list of yesterday back, and removes what reminds of today's.
+        gateway.write("ca.crl", &older);
+        wait_until("the copy is kept", || {
+            std::fs::read_dir(gateway.path().join("state/crls")).map_or(0, Iterator::count) == 2
+        });
+        if damaged {
+            // The copy still tells.
+            std::fs::write(&numbers, "garbage").expect("writable");
+        } else {
+            std::fs::remove_dir_all(gateway.path().join("state/crls")).expect("it is there");
+        }
+        let mut gateway = restart(gateway);
+        assert!(!is_served(&gateway, &victim), "damaged: {damaged}: the revocation was forgotten");
+        assert_eq!(is_served(&gateway, gateway.identity()), damaged, "without a good list nobody knows");
+        gateway.wait_for_metric("portcullis_crl_errors_total", &[("fault", "older")], |n| n >= 1.0);
+        if damaged {
+            gateway.wait_for_log("the highest CRL numbers can't be used");
+            wait_until("the numbers are written anew", || {
+                std::fs::read_to_string(&numbers).is_ok_and(|text| text.ends_with("# end\n"))
+            });
+        }
+        gateway.write("ca.crl", gateway.client_ca.crl().number(6).pem());
+        gateway.reload_ok();
+        assert!(is_served(&gateway, gateway.identity()), "damaged: {damaged}: a newer list sets it right");
+    }
+}
+
+#[test]
+fn a_source_holds_the_lists_of_its_issuer_alone() {
+    let registry = Upstream::start();
+    let builder = gateway().upstream(registry.url());
+    let other = Ca::root(&builder.pki(), "Other CA");
+    let bundle = builder.client_ca.pem() + &other.pem();
+    let lists = builder.client_ca.crl().pem() + &other.crl().pem();
+    let gateway = builder
+        .file("client-ca.pem", &bundle)
+        .crl(&lists)
+        .configure(|c| c["revocation"]["crls"][0]["issuer"] = "CN=Other CA".into())
+        .start();
+    assert!(is_served(&gateway, &other.issue(&pki::client("x"))));
+    assert!(!is_served(&gateway, gateway.identity()), "a list of another issuer than the one named counts");
+    gateway.wait_for_metric("portcullis_crl_errors_total", &[], |n| n >= 1.0);
+}
+
+#[test]
 fn https_is_verified() {
     let registry = Upstream::start();
     let builder = gateway().upstream(registry.url());
