@@ -74,6 +74,7 @@ impl Gateway {
             identity: Some(identity.clone()),
             alpn: ALPN_BOTH,
             source: None,
+            newest: None,
         }
     }
 
