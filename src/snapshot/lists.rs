@@ -59,6 +59,9 @@ impl Taken {
     }
 }
 
+/// The bytes of a source, or why there are none.
+type Content = Result<Vec<u8>, String>;
+
 /// A source, or a file of one.
 struct Place {
     name: String,
@@ -168,7 +171,7 @@ impl Lists {
             match self.keep(&state, &name, &sha256) {
                 Ok(()) => drop(self.kept.insert(name, sha256)),
                 Err(e) => {
-                    faults.push(format!("no copy of \"{name}\" could be kept: {e} (a restart has to read it anew)"))
+                    faults.push(format!("no copy of \"{name}\" could be kept: {e} (a restart has to read it anew)"));
                 }
             }
         }
@@ -280,7 +283,7 @@ impl Lists {
     }
 
     /// What is there now, with its SHA-256 if copies are kept; `None` for a URL that never answered.
-    fn read(&self, place: &Place) -> Option<(Result<Vec<u8>, String>, Option<String>)> {
+    fn read(&self, place: &Place) -> Option<(Content, Option<String>)> {
         if place.kind == SourceKind::Url {
             return self.shelf.document(&place.name, self.state.as_ref()).map(|document| match document {
                 Ok((bytes, sha256)) => (Ok(bytes), Some(sha256)),

@@ -38,6 +38,7 @@ mod reload_faults;
 mod resumption;
 mod revocation;
 mod revocation_files;
+mod revocation_guide;
 mod revocation_live;
 mod revocation_matrix;
 mod revocation_page;

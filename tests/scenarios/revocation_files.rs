@@ -105,7 +105,7 @@ fn deleted_and_there_again() {
 fn unreadable() {
     let (_upstream, gateway, victim) = start();
     let file = gateway.path().join("ca.crl");
-    fs::set_permissions(&file, Permissions::from_mode(0)).expect("it is ours");
+    fs::set_permissions(&file, Permissions::from_mode(0o000)).expect("it is ours");
     if File::open(&file).is_ok() {
         // The superuser reads everything.
         skip::skipped_as_root();
