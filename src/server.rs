@@ -22,8 +22,10 @@ use crate::snapshot::{self, Builder, Built, Failed, Fetcher, Publisher, Reader, 
 use crate::telemetry::{self, AccessLog, Metrics, ReloadResult, Telemetry};
 use crate::tls;
 use control::{ControlPlane, FETCH_PATIENCE, Reload, report, settle, take_up};
+use keeping::Keeping;
 
 mod control;
+mod keeping;
 mod revocation;
 
 /// How long the last access records may take to be written at the end.
@@ -168,7 +170,15 @@ async fn run(plan: Plan) -> Result<(), ServeError> {
         draining,
     };
     let workers = start_workers(bound, &settings, &edge).map_err(host)?;
-    let control = ControlPlane { builder: Some(builder), publisher, edge: edge.clone(), watcher, reader, fetcher };
+    let control = ControlPlane {
+        builder: Some(builder),
+        publisher,
+        edge: edge.clone(),
+        watcher,
+        reader,
+        fetcher,
+        keeping: Keeping::default(),
+    };
     let reloading = tokio::spawn(control.run(reloads));
     log::info!(generation = built.snapshot.generation; "serving");
     let stop = signals.until_stop(&telemetry, &requests).await;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::keeping::Keeping;
 use crate::config::{Diagnostics, Severity};
 use crate::edge::Edge;
 use crate::snapshot::{Builder, Built, Failed, Fetcher, Publisher, Reader, Snapshot, Watcher};
@@ -41,6 +42,7 @@ pub(super) struct ControlPlane {
     pub(super) edge: Edge,
     pub(super) watcher: Option<Watcher>,
     pub(super) fetcher: Fetcher,
+    pub(super) keeping: Keeping,
 }
 
 impl ControlPlane {
@@ -48,9 +50,10 @@ impl ControlPlane {
     pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Reload>) {
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        self.persist().await;
+        self.keep();
         loop {
             tokio::select! {
+                () = self.keeping.done() => {}
                 at = self.fetcher.changed() => {
                     // Nobody waits for the answer, and the log has it.
                     let _ = self.reload("list fetched", Some(at)).await;
@@ -83,7 +86,7 @@ impl ControlPlane {
         }
         self.builder = Some(builder);
         let answer = self.take_in(outcome, origin, noticed, started).await;
-        self.persist().await;
+        self.keep();
         answer
     }
 
@@ -140,17 +143,14 @@ impl ControlPlane {
         findings
     }
 
-    /// Keeps what must outlive a restart, on a thread of its own.
-    async fn persist(&mut self) {
-        let Some(mut builder) = self.builder.take() else { return };
-        let task = tokio::task::spawn_blocking(move || {
-            // A panic must not cost the builder, and with it every reload to come.
-            let _ = catch_unwind(AssertUnwindSafe(|| builder.persist()));
-            builder
-        });
-        match task.await {
-            Ok(builder) => self.builder = Some(builder),
-            Err(e) => log::error!("the state could not be kept: {e}"),
+    /// Has what must outlive a restart kept.
+    fn keep(&mut self) {
+        let Some(builder) = &mut self.builder else { return };
+        if builder.is_forgetful() {
+            self.edge.telemetry.metrics.state_failed(true);
+        }
+        if let Some(job) = builder.what_to_keep() {
+            self.keeping.order(job, &self.edge.telemetry.metrics);
         }
     }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::keep::ToKeep;
 use super::lists::Lists;
 use super::parts::{Before, Parts, Pinned, Report};
 use super::status::{SourceStatus, warn_of_gaps};
@@ -98,13 +99,15 @@ impl Builder {
         self.lists.shelf().clone()
     }
 
-    /// Keeps what must outlive a restart, after a publication. Blocking.
-    pub fn persist(&mut self) {
-        let faults = self.lists.persist();
-        self.metrics.state_failed(!faults.is_empty() || self.lists.is_forgetful());
-        for fault in faults {
-            log::error!("state_directory: {fault}");
-        }
+    /// What must outlive a restart, once it is published.
+    pub fn what_to_keep(&mut self) -> Option<ToKeep> {
+        self.lists.what_to_keep()
+    }
+
+    /// Whether there is a state directory that can't be used.
+    #[must_use]
+    pub fn is_forgetful(&self) -> bool {
+        self.lists.is_forgetful()
     }
 
     /// Loads every file and builds the next snapshot. Blocking, and expensive with large revocation lists.

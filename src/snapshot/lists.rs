@@ -2,24 +2,25 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::keep::{Kept, ToKeep};
 use super::parts::Report;
 use super::shelf::Shelf;
 use super::status::{SourceKind, SourceStatus};
 use super::unix_now;
 use crate::config::{self, ByteSize, CrlPlace, Settings, list_directory, read_bounded};
-use crate::revocation::{self, Index, Issuer, Seen, SourceInput, SourceReport, Sources};
-use crate::state::{Note, StateDirectory, hex};
+use crate::revocation::{self, Index, Issuer, SourceInput, SourceReport, Sources};
+use crate::state::{StateDirectory, hex};
 use crate::tls::{self, UpstreamMaterial};
 
 /// Files a directory of revocation lists may hold.
 const MAX_CRL_FILES: usize = 1024;
 
-/// Takes in lists, and keeps copies of those that are good.
+/// Takes in lists.
 #[derive(Debug)]
 pub(super) struct Lists {
     sources: Sources,
@@ -31,14 +32,13 @@ pub(super) struct Lists {
     restored: bool,
     /// Whether the state directory is only looked at.
     read_only: bool,
-    /// SHA-256 of each copy in the state directory, by its source.
-    kept: HashMap<String, String>,
-    /// What the state directory has of the newest lists.
-    seen: Option<Vec<Seen>>,
+    /// What the state directory has.
+    kept: Arc<Mutex<Kept>>,
     /// When each source was last good, in unix seconds.
     last_good: HashMap<String, i64>,
-    /// What [`Lists::persist`] has to do.
-    to_keep: Vec<(String, String)>,
+    /// Sources that were good in the last build, with the SHA-256 of what they held.
+    good: Vec<(String, String)>,
+    /// All sources that have something to say.
     known: Vec<String>,
 }
 
@@ -82,10 +82,9 @@ impl Lists {
             unusable: false,
             restored: false,
             read_only,
-            kept: HashMap::new(),
-            seen: None,
+            kept: Arc::default(),
             last_good: HashMap::new(),
-            to_keep: Vec::new(),
+            good: Vec::new(),
             known: Vec::new(),
         }
     }
@@ -137,7 +136,7 @@ impl Lists {
         self.restored = true;
         self.shelf.retain(|url| settings.revocation.urls().any(|configured| configured.url == url));
         self.known = statuses.iter().map(|status| status.name.clone()).collect();
-        self.to_keep = good;
+        self.good = good;
         for status in &statuses {
             if let Some(last_success) = status.last_success {
                 self.last_good.insert(status.name.clone(), last_success);
@@ -151,49 +150,17 @@ impl Lists {
         statuses
     }
 
-    /// Keeps copies of what is good, for the next start. Slow as disks are, so it comes after the publication; what goes
-    /// wrong is returned.
-    pub(super) fn persist(&mut self) -> Vec<String> {
-        let Some(state) = self.state.clone().filter(|_| !self.read_only) else { return Vec::new() };
-        let mut faults = Vec::new();
-        let seen = self.sources.seen();
-        if self.seen.as_ref() != Some(&seen) {
-            match state.keep_numbers(&seen) {
-                Ok(()) => self.seen = Some(seen),
-                Err(e) => faults.push(format!("the highest CRL numbers could not be kept: {e}")),
-            }
-        }
-        self.kept.retain(|name, _| self.known.contains(name));
-        for (name, sha256) in std::mem::take(&mut self.to_keep) {
-            if self.kept.get(&name) == Some(&sha256) {
-                continue;
-            }
-            match self.keep(&state, &name, &sha256) {
-                Ok(()) => drop(self.kept.insert(name, sha256)),
-                Err(e) => {
-                    faults.push(format!("no copy of \"{name}\" could be kept: {e} (a restart has to read it anew)"));
-                }
-            }
-        }
-        state.retain(|name| self.known.iter().any(|known| known == name));
-        faults
-    }
-
-    /// Copies a source into the state directory, if it still holds what was good.
-    fn keep(&self, state: &StateDirectory, name: &str, sha256: &str) -> Result<(), String> {
-        if let Some((bytes, note)) = self.shelf.to_keep(name) {
-            if hex(&Sha256::digest(&bytes)) == sha256 {
-                state.keep(name, &bytes, note)?;
-                self.shelf.kept(name, &bytes);
-            }
-            return Ok(());
-        }
-        // Read again rather than kept in memory: lists are large, and change seldom.
-        let Ok(bytes) = read_bounded(Path::new(name), max_source()) else { return Ok(()) };
-        if hex(&Sha256::digest(&bytes)) == sha256 {
-            state.keep(name, &bytes, Note { taken: unix_now(), ..Note::default() })?;
-        }
-        Ok(())
+    /// What there is to keep for the next start; `None` without a state directory that may be written.
+    pub(super) fn what_to_keep(&mut self) -> Option<ToKeep> {
+        let state = self.state.clone().filter(|_| !self.read_only)?;
+        Some(ToKeep {
+            state,
+            shelf: self.shelf.clone(),
+            kept: self.kept.clone(),
+            good: std::mem::take(&mut self.good),
+            known: self.known.clone(),
+            seen: self.sources.seen(),
+        })
     }
 
     fn open(&mut self, settings: &Settings, report: &mut Report<'_>) {
@@ -202,7 +169,7 @@ impl Lists {
         let opened = if self.read_only { StateDirectory::examine(path) } else { StateDirectory::open(path) };
         match opened {
             Ok(state) => {
-                self.kept = state.notes().into_iter().map(|note| (note.source, note.sha256)).collect();
+                self.kept = Arc::new(Mutex::new(Kept::in_directory(&state)));
                 self.state = Some(state);
             }
             Err(e) => {
@@ -328,7 +295,7 @@ fn verify(data: &revocation::SignedData<'_>, spki: &[u8]) -> Result<(), String> 
     tls::verify_signed_data(data, spki)
 }
 
-fn max_source() -> ByteSize {
+pub(super) fn max_source() -> ByteSize {
     ByteSize(revocation::MAX_SOURCE as u64)
 }
 

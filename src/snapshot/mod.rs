@@ -5,6 +5,7 @@
 
 mod build;
 mod fetch;
+mod keep;
 mod lists;
 mod parts;
 mod shelf;
@@ -19,6 +20,7 @@ use ipnet::IpNet;
 
 pub use build::{Builder, Built, Failed};
 pub use fetch::Fetcher;
+pub use keep::ToKeep;
 pub use shelf::{FetchState, Shelf};
 pub(crate) use status::span;
 pub use status::{SourceKind, SourceStatus};
