@@ -262,12 +262,12 @@ fn a_list_that_is_played_back_after_a_restart_vouches_for_nobody() {
         let older = builder.client_ca.crl().number(4).pem();
         let gateway = builder.crl(&newer).configure(|c| c["state_directory"] = "state".into()).start();
         let numbers = gateway.path().join("state/crl-numbers");
-        wait_until("the numbers are kept", || numbers.metadata().is_ok());
+        wait_until("the numbers and the copy are kept", || {
+            let copies = std::fs::read_dir(gateway.path().join("state/crls")).map_or(0, Iterator::count);
+            numbers.metadata().is_ok() && copies == 2
+        });
         // Somebody puts the list of yesterday back, and removes what reminds of today's.
         gateway.write("ca.crl", &older);
-        wait_until("the copy is kept", || {
-            std::fs::read_dir(gateway.path().join("state/crls")).map_or(0, Iterator::count) == 2
-        });
         if damaged {
             // The copy still tells.
             std::fs::write(&numbers, "garbage").expect("writable");
