@@ -282,6 +282,19 @@ mod tests {
     }
 
     #[test]
+    fn copies_are_bounded_together() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let state = StateDirectory::open(directory.path()).expect("opened");
+        state.keep("a", b"list", note(1)).expect("kept");
+        // Sparse: it has the size, not the blocks.
+        let large = fs::File::create(state.file("large", LIST)).expect("made");
+        large.set_len(MAX_COPIES).expect("grown");
+        let refused = state.keep("a", b"newer", note(2)).expect_err("there is no room");
+        assert!(refused.contains("together"), "{refused}");
+        assert_eq!(state.copy("a").expect("the copy before"), b"list");
+    }
+
+    #[test]
     fn a_damaged_note_costs_the_validators_alone() {
         let directory = tempfile::tempdir().expect("a directory");
         let state = StateDirectory::open(directory.path()).expect("opened");

@@ -60,6 +60,10 @@ impl ControlPlane {
                 }
                 request = requests.recv() => match request {
                     Some(Reload { origin, noticed, answer }) => {
+                        if noticed.is_none() {
+                            // Somebody asks, rather than a file: what is behind URLs is meant, too. Nothing waits for it.
+                            self.fetcher.hurry();
+                        }
                         let outcome = self.reload(origin, noticed).await;
                         if let Some(answer) = answer {
                             // Whoever asked may have left.

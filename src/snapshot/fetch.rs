@@ -39,6 +39,8 @@ struct Common {
     metrics: Arc<Metrics>,
     changed: mpsc::Sender<Instant>,
     attempted: Arc<watch::Sender<u64>>,
+    /// Counts the orders to ask at once.
+    hurry: Arc<watch::Sender<u64>>,
 }
 
 impl Fetcher {
@@ -48,7 +50,8 @@ impl Fetcher {
         // One place: a change that finds it taken is seen by the reload that is about to start.
         let (changed, changes) = mpsc::channel(1);
         let (attempted, attempts) = watch::channel(0);
-        let common = Common { shelf, metrics, changed, attempted: Arc::new(attempted) };
+        let common =
+            Common { shelf, metrics, changed, attempted: Arc::new(attempted), hurry: Arc::new(watch::Sender::new(0)) };
         Self { common, tasks: HashMap::new(), changes, attempts }
     }
 
@@ -68,6 +71,11 @@ impl Fetcher {
             let task = tokio::spawn(poll(url.clone(), self.common.clone()));
             self.tasks.insert(name, (url, task));
         }
+    }
+
+    /// Has every URL asked at once, or again where an attempt is under way. What that brings comes as a change.
+    pub fn hurry(&self) {
+        self.common.hurry.send_modify(|orders| *orders += 1);
     }
 
     /// Resolves when something else was fetched than before, to the moment it was there.
@@ -101,6 +109,7 @@ impl Drop for Fetcher {
 
 /// Asks one URL again and again until it isn't configured any more.
 async fn poll(url: CrlUrl, common: Common) {
+    let mut hurry = common.hurry.subscribe();
     let mut failures = 0;
     let mut last_fault: Option<FetchFault> = None;
     while let Some((material, known)) = common.shelf.question(&url.url) {
@@ -129,7 +138,11 @@ async fn poll(url: CrlUrl, common: Common) {
             let _ = common.changed.try_send(at);
         }
         common.attempted.send_modify(|attempts| *attempts += 1);
-        rest(&url, failures, &common.shelf).await;
+        tokio::select! {
+            () = rest(&url, failures, &common.shelf) => {}
+            // The sender is this task's own, too, so it doesn't go.
+            _ = hurry.changed() => {}
+        }
     }
 }
 

@@ -100,6 +100,27 @@ fn a_list_is_fetched_at_the_start_and_again_when_it_changes() {
 }
 
 #[test]
+fn a_reload_asks_at_once() {
+    let registry = Upstream::start();
+    let builder = gateway().upstream(registry.url());
+    let server = Server::start(list(builder.client_ca.crl().pem()));
+    let mut gateway =
+        with_url(builder, &server.url()).configure(|c| c["revocation"]["crls"][0]["refresh"] = "168h".into()).start();
+    let victim = gateway.client("victim");
+    assert!(is_served(&gateway, &victim));
+    for (number, order) in [(2, "admin"), (3, "SIGHUP")] {
+        let serials = (2..=number).fold(gateway.client_ca.crl(), |list, serial| list.serial(&format!("0{serial}")));
+        server.set(list(serials.number(number).revoke(&victim.certificate).pem()));
+        match order {
+            "admin" => gateway.reload_ok(),
+            _ => gateway.process().signal("HUP"),
+        }
+        gateway.wait_for_metric("portcullis_crl_number", &[], |n| (n - number as f64).abs() < 0.5);
+        assert!(!is_served(&gateway, &victim), "{order}");
+    }
+}
+
+#[test]
 fn whatever_a_server_does_the_last_good_list_stays() {
     let registry = Upstream::start();
     let builder = gateway().upstream(registry.url());
