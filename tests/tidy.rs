@@ -108,7 +108,8 @@ const ABSENCES: &[Absence] = &[
     Absence {
         within: &["src/"],
         // Besides reading: files replaced whole, the two logs, what commands make for the operator, the admin
-        // listener's socket, times for the watcher, the state directory, and a client's directories for `doctor`.
+        // listener's socket, times for the watcher, the system's tables when an address is taken, the state directory, and
+        // a client's directories for `doctor`.
         except: &[
             "src/config/load.rs",
             "src/files.rs",
@@ -120,6 +121,7 @@ const ABSENCES: &[Absence] = &[
             "src/cli/man.rs",
             "src/cli/doctor/places.rs",
             "src/admin/listen.rs",
+            "src/edge/holder.rs",
             "src/snapshot/watch.rs",
             "src/state.rs",
         ],
@@ -153,7 +155,8 @@ const ABSENCES: &[Absence] = &[
     },
     Absence {
         within: &["src/"],
-        except: &["src/telemetry/log.rs", "src/cli/"],
+        // The service manager and a predecessor speak by the environment, too.
+        except: &["src/telemetry/log.rs", "src/cli/", "src/server/manager.rs", "src/server/serve.rs"],
         words: &["env::var", "env::var_os", "env::vars", "env::args"],
         instead: "settings come from the configuration file, so that a reload sees them",
     },

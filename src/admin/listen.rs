@@ -3,15 +3,19 @@
 use std::fs::{self, Metadata, Permissions};
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use socket2::{Domain, SockAddr, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use super::http::Stream;
 use crate::config::AdminAddress;
+use crate::edge::held_by;
 
 /// Connections that may wait in the kernel.
 const BACKLOG: i32 = 128;
@@ -19,7 +23,16 @@ const BACKLOG: i32 = 128;
 /// A listening socket.
 pub(super) enum Socket {
     Tcp(TcpListener),
-    Unix { listener: UnixListener, _file: SocketFile },
+    Unix { listener: UnixListener, _file: Option<SocketFile> },
+}
+
+/// What binding a listener, or taking one over, yields.
+pub(super) struct Listening<A> {
+    pub(super) socket: Socket,
+    /// With the port that was assigned if 0 was asked for.
+    pub(super) address: A,
+    /// For a successor.
+    pub(super) copy: OwnedFd,
 }
 
 impl Socket {
@@ -31,44 +44,67 @@ impl Socket {
     }
 }
 
-/// Listens for probes and Prometheus.
-pub(super) fn health(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
-    tcp(address).map_err(|error| named("health.address", &address.to_string(), &error))
+/// Listens for probes and Prometheus, on the socket there is for that or on a new one.
+pub(super) fn health(address: SocketAddr, adopted: Option<OwnedFd>) -> io::Result<Listening<SocketAddr>> {
+    tcp(address, adopted).map_err(|error| named("health.address", &address.to_string(), &error))
 }
 
-/// Listens for administration: on loopback, or on a socket for the gateway's own user.
-pub(super) fn control(address: &AdminAddress) -> io::Result<(Socket, AdminAddress)> {
+/// Listens for administration: on loopback, or on a socket for the gateway's own user. Its file is removed with it if
+/// `owned` says so by then.
+pub(super) fn control(
+    address: &AdminAddress,
+    adopted: Option<OwnedFd>,
+    owned: &Arc<AtomicBool>,
+) -> io::Result<Listening<AdminAddress>> {
     match address {
         AdminAddress::Tcp(address) if !address.ip().is_loopback() => {
             let error = io::Error::new(io::ErrorKind::InvalidInput, "not a loopback address");
             Err(named("admin.address", &address.to_string(), &error))
         }
-        AdminAddress::Tcp(address) => tcp(*address)
-            .map(|(socket, bound)| (socket, AdminAddress::Tcp(bound)))
+        AdminAddress::Tcp(address) => tcp(*address, adopted)
+            .map(|Listening { socket, address, copy }| Listening { socket, address: AdminAddress::Tcp(address), copy })
             .map_err(|error| named("admin.address", &address.to_string(), &error)),
-        AdminAddress::Unix(path) => unix(path)
-            .map(|socket| (socket, AdminAddress::Unix(path.clone())))
+        AdminAddress::Unix(path) => unix(path, adopted, owned)
+            .map(|(socket, copy)| Listening { socket, address: AdminAddress::Unix(path.clone()), copy })
             .map_err(|error| named("admin.address", &format!("unix:{}", path.display()), &error)),
     }
 }
 
-fn tcp(address: SocketAddr) -> io::Result<(Socket, SocketAddr)> {
-    let listener = std::net::TcpListener::bind(address)?;
+fn tcp(address: SocketAddr, adopted: Option<OwnedFd>) -> io::Result<Listening<SocketAddr>> {
+    let listener = match adopted {
+        Some(descriptor) => std::net::TcpListener::from(descriptor),
+        None => std::net::TcpListener::bind(address)?,
+    };
     listener.set_nonblocking(true)?;
-    let bound = listener.local_addr()?;
-    Ok((Socket::Tcp(TcpListener::from_std(listener)?), bound))
+    let address = listener.local_addr()?;
+    let copy = listener.try_clone()?.into();
+    Ok(Listening { socket: Socket::Tcp(TcpListener::from_std(listener)?), address, copy })
 }
 
-fn unix(path: &Path) -> io::Result<Socket> {
+fn unix(path: &Path, adopted: Option<OwnedFd>, owned: &Arc<AtomicBool>) -> io::Result<(Socket, OwnedFd)> {
+    let (listener, file) = match adopted {
+        // Without its file it serves whoever is connected already, which is all that can be done.
+        Some(descriptor) => (std::os::unix::net::UnixListener::from(descriptor), SocketFile::of(path, owned).ok()),
+        None => {
+            let (listener, file) = bind_unix(path, owned)?;
+            (listener, Some(file))
+        }
+    };
+    listener.set_nonblocking(true)?;
+    let copy = listener.try_clone()?.into();
+    Ok((Socket::Unix { listener: UnixListener::from_std(listener)?, _file: file }, copy))
+}
+
+fn bind_unix(path: &Path, owned: &Arc<AtomicBool>) -> io::Result<(std::os::unix::net::UnixListener, SocketFile)> {
     remove_stale(path)?;
     let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None)?;
     socket.bind(&SockAddr::unix(path)?)?;
-    let file = SocketFile::of(path)?;
+    owned.store(true, Ordering::Relaxed);
+    let file = SocketFile::of(path, owned)?;
     // Nobody can connect before `listen`, so there is no moment in which the socket is open to others.
     fs::set_permissions(path, Permissions::from_mode(0o600))?;
     socket.listen(BACKLOG)?;
-    socket.set_nonblocking(true)?;
-    Ok(Socket::Unix { listener: UnixListener::from_std(socket.into())?, _file: file })
+    Ok((socket.into(), file))
 }
 
 /// Removes a socket that a process left behind when it was killed; nothing else, and none that is still served.
@@ -93,17 +129,22 @@ pub(super) struct SocketFile {
     path: PathBuf,
     /// Device and inode, since another process may have bound the path anew in the meantime.
     file: (u64, u64),
+    /// Whether it is this process that removes it: not while, or after, another process serves the same socket.
+    owned: Arc<AtomicBool>,
 }
 
 impl SocketFile {
-    fn of(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), file: identity(&fs::symlink_metadata(path)?) })
+    fn of(path: &Path, owned: &Arc<AtomicBool>) -> io::Result<Self> {
+        let file = identity(&fs::symlink_metadata(path)?);
+        Ok(Self { path: path.to_owned(), file, owned: owned.clone() })
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        if fs::symlink_metadata(&self.path).is_ok_and(|metadata| identity(&metadata) == self.file) {
+        if self.owned.load(Ordering::Relaxed)
+            && fs::symlink_metadata(&self.path).is_ok_and(|metadata| identity(&metadata) == self.file)
+        {
             // What can't be removed is found to be stale by the next process.
             let _ = fs::remove_file(&self.path);
         }
@@ -116,7 +157,11 @@ fn identity(metadata: &Metadata) -> (u64, u64) {
 
 /// The error with the key of the configuration it belongs to.
 fn named(key: &str, address: &str, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{key}: can't listen on {address}: {error}"))
+    let holder = match address.parse() {
+        Ok(address) if error.kind() == io::ErrorKind::AddrInUse => format!(", {}", held_by(address)),
+        _ => String::new(),
+    };
+    io::Error::new(error.kind(), format!("{key}: can't listen on {address}: {error}{holder}"))
 }
 
 #[cfg(test)]
@@ -126,7 +171,8 @@ mod tests {
     /// Runs in a runtime, which sockets need.
     fn bind(address: &AdminAddress) -> io::Result<(Socket, AdminAddress)> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(async { control(address) })
+        let bound = runtime.block_on(async { control(address, None, &Arc::default()) })?;
+        Ok((bound.socket, bound.address))
     }
 
     fn refused(address: &AdminAddress) -> String {
@@ -193,5 +239,26 @@ mod tests {
         let (_new, _) = bind(&AdminAddress::Unix(path.clone())).expect("binds");
         drop(old);
         fs::symlink_metadata(&path).expect("is still there");
+    }
+
+    #[test]
+    fn the_file_of_an_adopted_socket_stays_until_it_is_owned() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("admin.sock");
+        let address = AdminAddress::Unix(path.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let _entered = runtime.enter();
+        let (first, second) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+        let predecessor = control(&address, None, &first).expect("binds");
+        let adopt = |owned| control(&address, predecessor.copy.try_clone().ok(), owned).expect("adopts");
+        drop(adopt(&second).socket);
+        fs::symlink_metadata(&path).expect("a successor that failed has no right to it");
+        let successor = adopt(&second);
+        first.store(false, Ordering::Relaxed);
+        second.store(true, Ordering::Relaxed);
+        drop(predecessor.socket);
+        fs::symlink_metadata(&path).expect("it is the successor's now");
+        drop(successor.socket);
+        fs::symlink_metadata(&path).expect_err("is gone");
     }
 }

@@ -14,12 +14,14 @@ mod routes;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::{runtime, time};
 
@@ -33,6 +35,9 @@ const MAX_CONNECTIONS: usize = 64;
 
 /// How long a listener rests when it can't accept, for want of file descriptors as a rule.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long answers under way may take when the listeners stop: that to the order to stop or to hand over is one.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What the health listener tells.
 #[derive(Clone)]
@@ -52,7 +57,9 @@ pub struct Control {
     pub revocation: Arc<dyn Fn(Format) -> String + Send + Sync>,
     /// Loads everything anew; resolves to what is in force now, or to the diagnostics. The work belongs on another
     /// thread, for while it is polled nothing else is answered.
-    pub reload: Arc<dyn Fn() -> Reloading + Send + Sync>,
+    pub reload: Arc<dyn Fn() -> Pending + Send + Sync>,
+    /// Hands over to a successor; resolves to who serves now, or to why there is none.
+    pub upgrade: Arc<dyn Fn() -> Pending + Send + Sync>,
 }
 
 /// How a page is written.
@@ -64,46 +71,72 @@ pub enum Format {
     Json,
 }
 
-/// A reload under way.
-pub type Reloading = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
+/// An order under way.
+pub type Pending = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
+
+/// Sockets that listen already.
+#[derive(Debug, Default)]
+pub struct Adopted {
+    /// For health and metrics.
+    pub health: Option<OwnedFd>,
+    /// For administration. The file of a unix socket is not removed unless [`Admin::own_path`] is called.
+    pub control: Option<OwnedFd>,
+}
 
 /// The listeners at work. They stop when this is dropped.
 #[derive(Debug)]
 pub struct Admin {
     health: Option<SocketAddr>,
     control: Option<AdminAddress>,
+    copies: Adopted,
+    path_owned: Arc<AtomicBool>,
+    release: Option<oneshot::Sender<()>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// Binds the listeners and serves them on a thread of their own. `None` is off.
+/// Binds the listeners, unless there are sockets for them already, and serves them on a thread of their own. `None` is off.
 ///
 /// # Errors
 ///
 /// Fails if an address can't be bound, or isn't one that administration may listen on; the error names it.
-pub fn start(health: Option<(SocketAddr, Health)>, control: Option<(AdminAddress, Control)>) -> io::Result<Admin> {
+pub fn start(
+    health: Option<(SocketAddr, Health)>,
+    control: Option<(AdminAddress, Control)>,
+    adopted: Adopted,
+) -> io::Result<Admin> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let mut sites = Vec::new();
-    let mut admin = Admin { health: None, control: None, stop: None, thread: None };
+    let mut admin = Admin {
+        health: None,
+        control: None,
+        copies: Adopted::default(),
+        path_owned: Arc::default(),
+        release: None,
+        stop: None,
+        thread: None,
+    };
     {
         // Sockets belong to the runtime in which they are made.
         let _entered = runtime.enter();
         if let Some((address, health)) = health {
-            let (socket, bound) = listen::health(address)?;
-            admin.health = Some(bound);
-            sites.push((socket, Site::Health(health)));
+            let listening = listen::health(address, adopted.health)?;
+            admin.health = Some(listening.address);
+            admin.copies.health = Some(listening.copy);
+            sites.push((listening.socket, Site::Health(health)));
         }
         if let Some((address, control)) = control {
-            let (socket, bound) = listen::control(&address)?;
-            sites.push((socket, Site::Control { control, reach: Reach::of(&bound) }));
-            admin.control = Some(bound);
+            let listening = listen::control(&address, adopted.control, &admin.path_owned)?;
+            sites.push((listening.socket, Site::Control { control, reach: Reach::of(&listening.address) }));
+            admin.control = Some(listening.address);
+            admin.copies.control = Some(listening.copy);
         }
     }
     if !sites.is_empty() {
-        let (stop, stopped) = oneshot::channel();
+        let ((release, released), (stop, stopped)) = (oneshot::channel(), oneshot::channel());
         let serving = thread::Builder::new().name("admin".to_owned());
-        admin.thread = Some(serving.spawn(move || runtime.block_on(run(sites, stopped)))?);
-        admin.stop = Some(stop);
+        admin.thread = Some(serving.spawn(move || runtime.block_on(run(sites, released, stopped)))?);
+        (admin.release, admin.stop) = (Some(release), Some(stop));
     }
     Ok(admin)
 }
@@ -120,11 +153,27 @@ impl Admin {
     pub fn control_address(&self) -> Option<&AdminAddress> {
         self.control.as_ref()
     }
+
+    /// Copies of the sockets, once. While they are kept, connections are let in and queued.
+    pub fn take_copies(&mut self) -> Adopted {
+        std::mem::take(&mut self.copies)
+    }
+
+    /// The file of the unix socket is this process's to remove, or, with `false`, another one's.
+    pub fn own_path(&self, own: bool) {
+        self.path_owned.store(own, Ordering::Relaxed);
+    }
+
+    /// Accepts no more connections, since a successor does; what is being answered goes on.
+    pub fn release(&mut self) {
+        drop(self.release.take());
+    }
 }
 
 impl Drop for Admin {
     fn drop(&mut self) {
         drop(self.stop.take());
+        drop(self.release.take());
         if let Some(thread) = self.thread.take() {
             // A panic there was reported when it happened.
             let _ = thread.join();
@@ -132,25 +181,36 @@ impl Drop for Admin {
     }
 }
 
-/// Serves until the other end of `stopped` is dropped. What is still being answered then is cut.
-async fn run(sites: Vec<(Socket, Site)>, stopped: oneshot::Receiver<()>) {
+/// Accepts until the other end of `released` is dropped, and serves until that of `stopped` is. What is still being
+/// answered then has a moment to end.
+async fn run(sites: Vec<(Socket, Site)>, released: oneshot::Receiver<()>, mut stopped: oneshot::Receiver<()>) {
     let mut accepting = JoinSet::new();
+    let (busy, mut idle) = mpsc::channel::<()>(1);
     for (socket, site) in sites {
-        accepting.spawn(accept(socket, Arc::new(site)));
+        accepting.spawn(accept(socket, Arc::new(site), busy.clone()));
     }
+    drop(busy);
     // An error is the end of the sender, which is the signal.
-    let _ = stopped.await;
+    tokio::select! {
+        _ = released => {
+            accepting.shutdown().await;
+            let _ = stopped.await;
+        }
+        _ = &mut stopped => accepting.shutdown().await,
+    }
+    // Nothing is ever sent: this is the end of the last exchange.
+    let _ = time::timeout(FAREWELL, idle.recv()).await;
 }
 
-/// Accepts connections for ever, at most [`MAX_CONNECTIONS`] at a time.
-async fn accept(socket: Socket, site: Arc<Site>) {
+/// Accepts connections for ever, at most [`MAX_CONNECTIONS`] at a time. Each keeps a copy of `busy`.
+async fn accept(socket: Socket, site: Arc<Site>, busy: mpsc::Sender<()>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
         match socket.accept().await {
             Ok(stream) => {
-                let site = Arc::clone(&site);
+                let (site, busy) = (Arc::clone(&site), busy.clone());
                 tokio::spawn(async move {
-                    let _place = place;
+                    let _kept = (place, busy);
                     if let Err(error) = http::exchange(stream, |request| site.answer(request)).await {
                         log::debug!("a client of {site} left without its answer: {error}");
                     }

@@ -82,13 +82,18 @@ impl Control {
                 true => Response { status: Status::Ok, content_type: JSON, body: (self.revocation)(Format::Json) },
                 false => Response::text(Status::Ok, (self.revocation)(Format::Text)),
             }),
-            "/-/reload" if request.method != "POST" => not_allowed("POST"),
-            "/-/reload" => match (self.reload)().await {
-                Ok(in_force) => Response::text(Status::Ok, in_force),
-                Err(diagnostics) => Response::text(Status::InternalError, diagnostics),
-            },
+            "/-/reload" | "/-/upgrade" if request.method != "POST" => not_allowed("POST"),
+            "/-/reload" => carried_out((self.reload)().await),
+            "/-/upgrade" => carried_out((self.upgrade)().await),
             _ => not_found(),
         }
+    }
+}
+
+fn carried_out(outcome: Result<String, String>) -> Response {
+    match outcome {
+        Ok(done) => Response::text(Status::Ok, done),
+        Err(why) => Response::text(Status::InternalError, why),
     }
 }
 

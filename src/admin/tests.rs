@@ -48,9 +48,10 @@ impl Fixture {
                     })
                 })
             },
+            upgrade: Arc::new(|| Box::pin(async { Err("no successor here".to_owned()) })),
         };
         let loopback = LOOPBACK.parse().expect("an address");
-        let admin = start(Some((loopback, health)), Some((address, control))).expect("starts");
+        let admin = start(Some((loopback, health)), Some((address, control)), Adopted::default()).expect("starts");
         Self { admin, ready, reload, reloads }
     }
 
@@ -166,6 +167,34 @@ fn revocation_is_told_to_people_and_to_programs() {
 }
 
 #[test]
+fn an_upgrade_is_awaited_and_its_result_told() {
+    let fixture = Fixture::start();
+    let answer = ask(fixture.control(), &request("POST", "/-/upgrade"));
+    assert_eq!((status(&answer), body(&answer)), ("500", "no successor here\n"));
+    assert_eq!(status(&ask(fixture.control(), &request("GET", "/-/upgrade"))), "405");
+    assert_eq!(status(&ask(fixture.health(), &request("POST", "/-/upgrade"))), "404");
+}
+
+#[test]
+fn what_is_being_answered_survives_the_release() {
+    let mut fixture = Fixture::start();
+    let address = fixture.admin.health_address().expect("is on");
+    let mut asked = fixture.control();
+    asked.write_all(b"POST /-/reload HTTP/1.1\r\nHost: localhost\r\n").expect("sends");
+    // The connection is accepted before the release: what is asked later on the same listener has its answer.
+    assert_eq!(status(&ask(fixture.control(), &request("GET", "/config"))), "200");
+    let copies = fixture.admin.take_copies();
+    fixture.admin.release();
+    drop(copies);
+    let end = Instant::now() + Duration::from_secs(10);
+    while TcpStream::connect(address).is_ok() {
+        assert!(Instant::now() < end, "still accepted");
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(status(&ask(asked, "\r\n")), "200");
+}
+
+#[test]
 fn a_web_page_can_neither_read_nor_reload() {
     let fixture = Fixture::start();
     let foreign = [
@@ -253,7 +282,7 @@ fn clients_that_leave_early_are_no_harm() {
 
 #[test]
 fn everything_off_is_nothing() {
-    let admin = start(None, None).expect("starts");
+    let admin = start(None, None, Adopted::default()).expect("starts");
     assert_eq!((admin.health_address(), admin.control_address()), (None, None));
 }
 

@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 
 use clap::{Parser, Subcommand};
 
+use crate::server::Succession;
+
 mod check;
 mod completions;
 mod dev;
@@ -17,6 +19,7 @@ mod pki;
 mod policy;
 mod schema;
 mod serve;
+mod upgrade;
 
 /// Exit codes of every command.
 mod exit {
@@ -45,12 +48,14 @@ Exit codes:
   2  the command line is at fault
   3  the host is at fault: an address in use, a log that can't be written
   4  the answer is no: `policy explain` found a refusal, `policy test` something unexpected, `doctor` a
-     fault";
+     fault, `upgrade` no successor";
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve until SIGTERM; SIGHUP reloads
+    /// Serve until SIGTERM; SIGHUP reloads, SIGQUIT hands over to the program that is now on disk
     Serve(serve::Options),
+    /// Replace the running gateway by the program that is now on disk, without a refused connection
+    Upgrade(upgrade::Options),
     /// Check the configuration and every file it names, as `serve` would read them
     Check(check::Options),
     /// Run a small certificate authority: make, issue, renew, revoke, inspect
@@ -78,7 +83,8 @@ fn version() -> &'static str {
 #[must_use]
 pub fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::Serve(options) => serve::run(&options.config),
+        Command::Serve(options) => serve::run(&options.config, Succession::ByThisProgram),
+        Command::Upgrade(options) => upgrade::run(&options),
         Command::Check(options) => check::run(&options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Policy(options) => policy::run(&options),
@@ -86,7 +92,8 @@ pub fn main() -> ExitCode {
         Command::Completions(options) => completions::run(&options),
         Command::Man(options) => man::run(&options),
         Command::Pki(options) => pki::run(&options),
-        Command::Dev(options) => match dev::run(&options, &mut io::stdout(), serve::run) {
+        Command::Dev(options) => match dev::run(&options, &mut io::stdout(), |file| serve::run(file, Succession::None))
+        {
             Ok(code) => code,
             Err(e) => {
                 eprintln!("{e}");

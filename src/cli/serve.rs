@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use super::exit;
-use crate::server::{self, ServeError};
+use crate::server::{self, ServeError, Succession};
 
 /// What `portcullis serve` takes from the command line.
 #[derive(Debug, Clone, clap::Args)]
@@ -15,8 +15,8 @@ pub(super) struct Options {
 }
 
 /// Serves until told to stop.
-pub(super) fn run(config: &Path) -> ExitCode {
-    match server::serve(config) {
+pub(super) fn run(config: &Path, succession: Succession) -> ExitCode {
+    match server::serve(config, succession) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => failed(&e),
     }

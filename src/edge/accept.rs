@@ -16,6 +16,7 @@ use tokio::task::JoinSet;
 
 use super::App;
 use super::connection::{Connection, Opened, Register};
+use super::holder::held_by;
 use super::limits::{ConnectionSlot, Counters};
 use super::proxy_protocol;
 use super::serve::{self, Serving, WindowBudget};
@@ -67,7 +68,7 @@ pub struct Bound {
 pub fn bind(listener: usize, address: SocketAddr, workers: usize) -> Result<Bound, String> {
     let explain = |e: &io::Error| match e.kind() {
         io::ErrorKind::AddrInUse => {
-            format!("{address} is in use by another process (`ss -ltnp 'sport = :{}'` tells which)", address.port())
+            format!("{address} is in use {}", held_by(address))
         }
         io::ErrorKind::PermissionDenied => format!(
             "{address} needs a privilege: ports below 1024 are bound with CAP_NET_BIND_SERVICE or by socket activation"
@@ -137,8 +138,24 @@ async fn accept_loop(edge: Edge, listener: usize, socket: TcpListener, serving: 
             }
         }
     }
-    drop(socket);
+    // What the kernel has let in would be reset with the socket. Where a successor has the same socket, it takes the rest.
+    for (tcp, peer) in let_in(socket) {
+        connections.spawn(connection(edge.clone(), serving.clone(), listener, tcp, peer));
+    }
     while connections.join_next().await.is_some() {}
+}
+
+/// The connections that wait in the socket's queue, which ends with it. Not asked of the runtime, since it learns of them
+/// with the next turn only.
+fn let_in(socket: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
+    let Ok(socket) = socket.into_std() else { return Vec::new() };
+    let waiting = std::iter::from_fn(|| socket.accept().ok()).take(BACKLOG.unsigned_abs() as usize);
+    waiting
+        .filter_map(|(tcp, peer)| {
+            tcp.set_nonblocking(true).ok()?;
+            Some((TcpStream::from_std(tcp).ok()?, peer))
+        })
+        .collect()
 }
 
 /// A connection from accept to close.

@@ -223,12 +223,6 @@ impl Register {
         self.shards.iter().map(|shard| shard.lock().map_or(0, |shard| shard.len())).sum()
     }
 
-    /// Whether no connection is live.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     fn shard(&self, id: u64) -> Option<MutexGuard<'_, Shard>> {
         let position = usize::try_from(id % SHARDS as u64).unwrap_or(0);
         match self.shards.get(position)?.lock() {

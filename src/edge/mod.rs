@@ -8,6 +8,7 @@ mod accept;
 mod connection;
 mod flow;
 mod frames;
+mod holder;
 mod limits;
 pub(crate) mod progress;
 mod proxy_protocol;
@@ -17,6 +18,7 @@ mod stream;
 
 pub use accept::{Bound, Edge, bind, run_worker};
 pub use connection::{Connection, Register};
+pub(crate) use holder::held_by;
 pub use limits::Counters;
 pub use serve::WindowBudget;
 

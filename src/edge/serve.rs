@@ -10,7 +10,7 @@ use pingora::protocols::http::v2::server::{self as h2_server, H2Accept, HttpSess
 use pingora::protocols::{Digest, GetProxyDigest, Peek};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::App;
 use super::connection::Connection;
@@ -22,6 +22,9 @@ use crate::telemetry::EndReason;
 
 /// How long a client may take to acknowledge that its idle connection ends.
 const GOODBYE: Duration = Duration::from_millis(500);
+
+/// How long an HTTP/1.1 connection between two requests is kept when the gateway is to leave.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
 
 /// Requests that never became one, before the connection is given up (pingora's own figure).
 const MAX_MALFORMED_STREAMS: usize = 32;
@@ -52,8 +55,9 @@ pub(super) async fn http1(serving: &Serving, mut stream: Box<EdgeStream>, connec
         let first = tokio::select! {
             biased;
             first = timeout(wait, stream.try_peek(&mut [])) => first,
-            // Between requests is the moment to leave. A client that was about to send retries (RFC 9112 §9.3.1).
-            () = drain_order(&mut draining) => return EndReason::Shutdown,
+            // Between requests is the moment to leave, and the client isn't told before: one that is busy gets the time
+            // to send its next request, whose answer tells it. The others retry (RFC 9112 §9.3.1), but not a POST.
+            () = async { drain_order(&mut draining).await; sleep(LAST_REQUEST).await } => return EndReason::Shutdown,
         };
         match first {
             Err(_) => return EndReason::IdleTimeout,

@@ -13,7 +13,7 @@ const MAX_QUERY: usize = 16 * 1024;
 /// Most tags that one manifest push may name. The specification asks registries for 10.
 const MAX_TAGS: usize = 64;
 
-/// The key under which the gateway ties an upload session to the client that opened it (see [`crate::uploads`]). No
+/// The key under which the gateway ties an upload session to the client that opened it (see `crate::uploads`). No
 /// registry sees it.
 pub const BINDING: &str = "_bind";
 

@@ -24,6 +24,7 @@ use pingora::prelude::HttpPeer;
 use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::{Error, ErrorType};
+use tokio::sync::watch;
 
 use crate::edge::Connection;
 use crate::snapshot::Reader;
@@ -37,13 +38,14 @@ use refusal::Refusal;
 pub struct Gateway {
     snapshots: Reader,
     telemetry: Telemetry,
+    draining: watch::Receiver<bool>,
 }
 
 impl Gateway {
     /// The application over the configuration in force.
     #[must_use]
-    pub fn new(snapshots: Reader, telemetry: Telemetry) -> Self {
-        Gateway { snapshots, telemetry }
+    pub fn new(snapshots: Reader, telemetry: Telemetry, draining: watch::Receiver<bool>) -> Self {
+        Gateway { snapshots, telemetry, draining }
     }
 
     /// Everything that is decided before a byte goes upstream.
@@ -152,12 +154,16 @@ impl ProxyHttp for Gateway {
 
     async fn response_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> pingora::Result<()> {
         let exchange = ctx.exchange()?;
         headers::client_response(response, exchange)?;
+        if *self.draining.borrow() {
+            // `Connection: close`, also when the request came before the order to leave.
+            session.set_keepalive(None);
+        }
         exchange.answered(response.status.as_u16(), Instant::now());
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::keeping::Keeping;
 use crate::config::{Diagnostics, Severity};
@@ -29,9 +29,12 @@ pub(super) struct Reload {
     pub(super) origin: &'static str,
     /// When there was the first sign of what is to be loaded, if something changed.
     pub(super) noticed: Option<Instant>,
-    /// Where to say how it went.
-    pub(super) answer: Option<oneshot::Sender<Result<String, String>>>,
+    /// Whom to tell how it went.
+    pub(super) answer: Option<Answer>,
 }
+
+/// Takes the outcome of an order: what is in force now, or why it could not be carried out.
+pub(super) type Answer = Box<dyn FnOnce(Result<String, String>) + Send>;
 
 /// The one that may publish.
 pub(super) struct ControlPlane {
@@ -66,8 +69,7 @@ impl ControlPlane {
                         }
                         let outcome = self.reload(origin, noticed).await;
                         if let Some(answer) = answer {
-                            // Whoever asked may have left.
-                            let _ = answer.send(outcome);
+                            answer(outcome);
                         }
                     }
                     None => return,

@@ -87,6 +87,13 @@ impl Builder {
         }
     }
 
+    /// Ties upload sessions to their clients by this key, where the configuration names none.
+    #[must_use]
+    pub fn with_upload_key(mut self, key: &[u8]) -> Self {
+        self.uploads = Some(Binder::new(key));
+        self
+    }
+
     /// The files and directories that the configuration named when it was last read, even if it could not be used.
     #[must_use]
     pub fn inputs(&self) -> &[PathBuf] {

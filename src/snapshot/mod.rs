@@ -21,7 +21,7 @@ use ipnet::IpNet;
 pub use build::{Builder, Built, Failed};
 pub use fetch::Fetcher;
 pub use keep::ToKeep;
-pub use shelf::{FetchState, Shelf};
+pub use shelf::Shelf;
 pub(crate) use status::span;
 pub use status::{SourceKind, SourceStatus};
 pub use store::{Publisher, Reader, store};

@@ -103,8 +103,7 @@ impl Before<'_> {
         let settings = &report.document.value;
         let Some(pinned) = self.pinned else { return Some((0..settings.listeners.len()).collect()) };
         for key in pinned.changed_keys(&Pinned::of(settings)) {
-            let message =
-                "this can't change while the gateway runs; it takes effect at the next start (restart the gateway)";
+            let message = "this can't change while the gateway runs; it takes effect at the next start (`portcullis upgrade`, or restart)";
             report.warn(&key, message.to_owned());
         }
         let mut order = Vec::new();
@@ -114,7 +113,8 @@ impl Before<'_> {
                 None => report.error(
                     "listeners",
                     format!(
-                        "listener \"{name}\" is being served and can't be removed or renamed while running: restart"
+                        "listener \"{name}\" is being served and can't be removed or renamed while running: \
+                         `portcullis upgrade`, or restart"
                     ),
                 ),
             }

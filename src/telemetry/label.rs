@@ -180,7 +180,7 @@ impl From<Option<u16>> for StatusClass {
 mod tests {
     use super::*;
     use crate::telemetry::{
-        CertificateKind, EndReason, HandshakeResult, HttpVersion, Outcome, ReloadResult, UpstreamFault,
+        CertificateKind, EndReason, HandshakeResult, HttpVersion, Outcome, ReloadResult, UpgradeResult, UpstreamFault,
     };
 
     fn assert_closed<L: Label>() {
@@ -203,6 +203,7 @@ mod tests {
         assert_closed::<EndReason>();
         assert_closed::<UpstreamFault>();
         assert_closed::<ReloadResult>();
+        assert_closed::<UpgradeResult>();
         assert_closed::<CertificateKind>();
     }
 

@@ -18,9 +18,11 @@ use std::sync::Arc;
 
 pub use access::AccessLog;
 pub use expiring::{Expiring, ExpiringClient};
-pub use label::{Label, MethodLabel, RouteLabel, StatusClass};
-pub use metrics::{CertificateExpiry, CrlState, Metrics, OpenConnection, Published, UpstreamMetrics};
-pub use outcome::{CertificateKind, EndReason, HandshakeResult, HttpVersion, Outcome, ReloadResult, UpstreamFault};
+pub use label::Label;
+pub use metrics::{CertificateExpiry, CrlState, Metrics, Published, UpstreamMetrics};
+pub use outcome::{
+    CertificateKind, EndReason, HandshakeResult, HttpVersion, Outcome, ReloadResult, UpgradeResult, UpstreamFault,
+};
 pub use record::{AccessRecord, ClientRecord, ConnectionRecord, DecisionId, Text, Verdict};
 
 /// Where everything that is worth telling goes. Cheap to clone.

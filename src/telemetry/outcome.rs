@@ -336,6 +336,16 @@ labels! {
 }
 
 labels! {
+    /// How an attempt to hand over to a successor ended.
+    pub enum UpgradeResult {
+        /// The successor serves, and this process drains.
+        HandedOver = "handed_over",
+        /// The successor could not start; this process goes on.
+        Failed = "failed",
+    }
+}
+
+labels! {
     /// What a certificate whose expiry is watched is for.
     pub enum CertificateKind {
         /// Presented to clients.

@@ -43,7 +43,7 @@ pub use material::{CertificateInfo, MaterialError, ServerCertificate, UpstreamMa
 pub use signature::verify_signed_data;
 pub use tickets::TicketKeys;
 pub use trust::TrustBundle;
-pub use verify::{ClientCertificates, Refused};
+pub use verify::ClientCertificates;
 
 /// The name of the TLS backend this binary was built with, for `build_info` and `--version`.
 pub const BACKEND: &str = backend::NAME;

@@ -15,7 +15,7 @@ fn portcullis(arguments: &[&str]) -> Finished {
 #[test]
 fn help_lists_the_commands() {
     let help = portcullis(&["--help"]).expect_success("--help").text();
-    for command in ["serve", "check", "dev"] {
+    for command in ["serve", "upgrade", "check", "dev"] {
         assert!(help.contains(command), "{command}: {help}");
     }
     let version = portcullis(&["--version"]).expect_success("--version").text();

@@ -176,3 +176,52 @@ fn a_draining_gateway_is_not_ready_and_takes_no_connection() {
     assert!(!taken, "a new connection is served while draining");
     loading.assert_goes_on("draining");
 }
+
+/// Connections to this port that are established, as clients see it.
+fn established(port: u16) -> usize {
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
+    let remote = format!(":{port:04X}");
+    let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    fields
+        .filter(|fields| fields.get(2).is_some_and(|to| to.ends_with(&remote)) && fields.get(3) == Some(&"01"))
+        .count()
+}
+
+#[test]
+fn what_the_kernel_has_let_in_is_served_before_leaving() {
+    let upstream = Upstream::start();
+    let builder = gateway().upstream(upstream.url()).configure(|c| {
+        c["drain"]["grace"] = GRACE.into();
+        c["limits"]["max_handshakes"] = 4096.into();
+        c["limits"]["max_handshakes_per_address"] = 4096.into();
+        c["threads"] = 1.into();
+    });
+    let mut gateway = builder.start();
+    gateway.process().signal("STOP");
+    // So many before them that the order to leave comes while they wait.
+    let crowd = 600;
+    let silent: Vec<_> =
+        (0..crowd).map(|_| std::net::TcpStream::connect(gateway.address()).expect("the kernel lets in")).collect();
+    let clients = 10;
+    let requests: Vec<_> = (0..clients)
+        .map(|_| {
+            let tls = gateway.tls();
+            std::thread::spawn(move || {
+                let reply = H1::connect(&tls)?.request("GET", "/v2/", &[], b"").map_err(|e| e.to_string())?;
+                if reply.status == 200 { Ok(()) } else { Err(format!("{reply:?}")) }
+            })
+        })
+        .collect();
+    let end = Instant::now() + Duration::from_secs(30);
+    while established(gateway.address().port()) < crowd + clients {
+        assert!(Instant::now() < end, "the kernel lets in whom the gateway doesn't accept yet");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    gateway.process().signal("TERM");
+    gateway.process().signal("CONT");
+    drop(silent);
+    for request in requests {
+        assert_eq!(request.join().expect("no panic"), Ok(()));
+    }
+    assert!(gateway.process().wait(Duration::from_secs(30)).is_some_and(|status| status.success()));
+}

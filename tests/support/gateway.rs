@@ -8,6 +8,7 @@ use super::tls::PATIENCE;
 use serde_json::{Value, json};
 use std::fs;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
@@ -47,7 +48,7 @@ pub fn gateway() -> Builder {
     install(&server.key, "server.key");
     install(&client_ca.certificate, "client-ca.pem");
     fs::write(path.join("policy.yaml"), ALLOW_ALL).expect("the test directory is writable");
-    Builder { config: base_config(), directory, server_ca, client_ca, client }
+    Builder { config: base_config(), directory, server_ca, client_ca, client, start: Start::default() }
 }
 
 fn base_config() -> Value {
@@ -82,6 +83,18 @@ pub struct Builder {
     pub server_ca: Ca,
     pub client_ca: Ca,
     pub(super) client: Identity,
+    pub(super) start: Start,
+}
+
+/// How the binary is started, if not plainly.
+#[derive(Default)]
+pub struct Start {
+    /// A command that becomes the gateway, with its arguments.
+    pub through: Vec<String>,
+    pub environment: Vec<(&'static str, String)>,
+    pub stdin: Option<OwnedFd>,
+    /// Another binary than the one that was built.
+    pub binary: Option<PathBuf>,
 }
 
 impl Builder {
@@ -152,6 +165,13 @@ impl Builder {
         self.file("ca.crl", pem).configure(|c| c["revocation"]["crls"] = json!([{ "file": "ca.crl" }]))
     }
 
+    /// Starts the binary in another way.
+    #[must_use]
+    pub fn started(mut self, change: impl FnOnce(&mut Start)) -> Self {
+        change(&mut self.start);
+        self
+    }
+
     /// Writes the configuration and returns its path, for tests of commands and broken configurations.
     pub fn write_config(&self) -> PathBuf {
         let file = self.path().join("portcullis.yaml");
@@ -184,7 +204,8 @@ impl Builder {
     pub(super) fn launch(self) -> Result<Gateway, String> {
         let file = self.path().join("portcullis.yaml");
         let listeners = self.config["listeners"].as_array().map_or(0, Vec::len);
-        let mut process = start_binary(&["serve", "--config", &file.to_string_lossy()], self.path());
+        let mut process =
+            start_binary_as(self.start, &["serve", "--config", &file.to_string_lossy()], self.directory.path());
         let mut wait = |kind: &'static str, listener: Option<String>| {
             process.wait_for_line(PATIENCE, |line| listening(line, kind, listener.as_deref()))
         };
@@ -213,8 +234,21 @@ impl Builder {
 
 /// Starts `portcullis` with `arguments` in `directory`, without what the environment could change.
 pub fn start_binary(arguments: &[&str], directory: &Path) -> Process {
-    Process::spawn("portcullis", env!("CARGO_BIN_EXE_portcullis"), arguments, |command: &mut Command| {
-        command.current_dir(directory).env_remove("RUST_LOG").env("RUST_BACKTRACE", "1");
+    start_binary_as(Start::default(), arguments, directory)
+}
+
+/// Starts `portcullis` in another way than plainly.
+pub fn start_binary_as(start: Start, arguments: &[&str], directory: &Path) -> Process {
+    let binary = start.binary.unwrap_or_else(|| env!("CARGO_BIN_EXE_portcullis").into());
+    let mut words: Vec<String> = start.through;
+    words.push(binary.to_string_lossy().into_owned());
+    words.extend(arguments.iter().map(|&argument| argument.to_owned()));
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    Process::spawn("portcullis", words[0], &words[1..], |command: &mut Command| {
+        command.current_dir(directory).env_remove("RUST_LOG").env("RUST_BACKTRACE", "1").envs(start.environment);
+        if let Some(stdin) = start.stdin {
+            command.stdin(stdin);
+        }
     })
 }
 

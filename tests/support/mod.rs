@@ -9,6 +9,8 @@ pub mod dockerd;
 pub mod gateway;
 pub mod h2client;
 pub mod h2raw;
+pub mod heir;
+pub mod manager;
 mod pattern;
 pub mod pki;
 mod plain;

@@ -17,17 +17,13 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `program` with `arguments`; `adjust` may set the environment or the working directory.
+    /// Starts `program` with `arguments`; `adjust` may set the environment, the working directory or standard input.
     pub fn spawn(name: &str, program: &str, arguments: &[&str], adjust: impl FnOnce(&mut Command)) -> Self {
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--", program]).args(arguments);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         adjust(&mut command);
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap_or_else(|e| panic!("starting {name}: {e}"));
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("starting {name}: {e}"));
         let lines = Arc::new(Mutex::new(Vec::new()));
         collect(child.stdout.take(), &lines);
         collect(child.stderr.take(), &lines);

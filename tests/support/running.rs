@@ -1,7 +1,7 @@
 //! A gateway that runs: its clients, its files, and what it says about itself.
 
 use super::client::H1;
-use super::gateway::{Builder, NAME, yaml};
+use super::gateway::{Builder, NAME, Start, yaml};
 use super::h2client::H2;
 use super::pki::{self, Ca, Identity};
 use super::plain::{plain_http, sample};
@@ -224,7 +224,7 @@ impl Gateway {
     pub fn restart(mut self) -> Result<Self, String> {
         self.process.stop(PATIENCE);
         let Self { config, server_ca, client_ca, client, directory, .. } = self;
-        Builder { directory, config, server_ca, client_ca, client }.launch()
+        Builder { directory, config, server_ca, client_ca, client, start: Start::default() }.launch()
     }
 
     pub fn log(&self) -> Vec<String> {

@@ -31,7 +31,11 @@ pub fn skopeo(home: &Path, arguments: &[&str]) -> Finished {
 
 /// Writes an OCI image layout of one layer that holds `content`, tagged `latest`, and returns the layer's digest.
 pub fn image(directory: &Path, content: &[u8]) -> String {
-    let layer = tar("content", content);
+    image_of(directory, &[content.to_vec()]).remove(0)
+}
+
+/// Like [`image`], with a layer for each content.
+pub fn image_of(directory: &Path, contents: &[Vec<u8>]) -> Vec<String> {
     let blobs = directory.join("blobs/sha256");
     fs::create_dir_all(&blobs).expect("the test directory is writable");
     let store = |bytes: &[u8]| {
@@ -39,10 +43,17 @@ pub fn image(directory: &Path, content: &[u8]) -> String {
         fs::write(blobs.join(&digest), bytes).expect("the test directory is writable");
         format!("sha256:{digest}")
     };
-    let layer_digest = store(&layer);
+    let layers: Vec<Vec<u8>> = contents.iter().map(|content| tar("content", content)).collect();
+    let digests: Vec<String> = layers.iter().map(|layer| store(layer)).collect();
+    let described = digests.iter().zip(&layers).map(|(digest, layer)| {
+        json!({
+            "mediaType": "application/vnd.oci.image.layer.v1.tar",
+            "digest": digest, "size": layer.len(),
+        })
+    });
     let config = json!({
         "architecture": "amd64", "os": "linux", "config": {},
-        "rootfs": { "type": "layers", "diff_ids": [layer_digest] },
+        "rootfs": { "type": "layers", "diff_ids": digests },
     })
     .to_string();
     let manifest = json!({
@@ -52,10 +63,7 @@ pub fn image(directory: &Path, content: &[u8]) -> String {
             "mediaType": "application/vnd.oci.image.config.v1+json",
             "digest": store(config.as_bytes()), "size": config.len(),
         },
-        "layers": [{
-            "mediaType": "application/vnd.oci.image.layer.v1.tar",
-            "digest": layer_digest, "size": layer.len(),
-        }],
+        "layers": described.collect::<Vec<_>>(),
     })
     .to_string();
     let index = json!({
@@ -71,7 +79,7 @@ pub fn image(directory: &Path, content: &[u8]) -> String {
     };
     put("index.json", index.to_string());
     put("oci-layout", json!({ "imageLayoutVersion": "1.0.0" }).to_string());
-    layer_digest
+    digests
 }
 
 /// A tar archive of one file.

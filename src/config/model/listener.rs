@@ -16,7 +16,7 @@ pub struct Listener {
     #[schemars(example = &"main")]
     pub name: Option<String>,
 
-    /// IP addresses and ports; IPv6 in quotes, as in `"[::]:443"`. Changes need a restart.
+    /// IP addresses and ports; IPv6 in quotes, as in `"[::]:443"`. Changes need an upgrade or a restart.
     #[schemars(length(min = 1), extend("examples" = [["0.0.0.0:443", "[::]:443"]]))]
     pub addresses: Vec<String>,
 

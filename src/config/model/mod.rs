@@ -81,7 +81,7 @@ pub struct Config {
     #[serde(default)]
     pub log: Log,
 
-    /// Serving threads; 0 is one per core. Changes need a restart.
+    /// Serving threads; 0 is one per core. Changes need an upgrade or a restart.
     #[serde(default)]
     #[schemars(range(max = 1024))]
     pub threads: u32,
@@ -130,7 +130,7 @@ impl Default for Reload {
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Health {
-    /// IP address and port; null is off. Changes need a restart.
+    /// IP address and port; null is off. Changes need an upgrade or a restart.
     pub address: Option<String>,
 }
 
@@ -145,7 +145,7 @@ impl Default for Health {
 #[serde(default, deny_unknown_fields)]
 pub struct Admin {
     /// A loopback address and port, or unix:/path/to/socket; null is off. Who can connect may see identities and order a
-    /// reload, so anything another machine can reach is refused. Changes need a restart.
+    /// reload, so anything another machine can reach is refused. Changes need an upgrade or a restart.
     pub address: Option<String>,
 }
 

@@ -15,7 +15,7 @@ pub struct Uploads {
 
     /// A file with a key for that, 32 bytes or more in base64 or hexadecimal, as "openssl rand -base64 32" makes them.
     /// Give all replicas the same, else an upload that moves from one to another is not found there. Null makes a key at
-    /// the start: a restart ends the uploads that are under way.
+    /// the start: a restart ends the uploads that are under way, an upgrade doesn't.
     #[schemars(example = &"uploads.key")]
     pub key_file: Option<PathBuf>,
 }

@@ -204,14 +204,16 @@ fn place_of(hash: u64, places: usize) -> usize {
 /// Spreads keys evenly. The same on every machine, since the order of records shows in the content hash. It needn't
 /// withstand chosen keys: who chooses them holds an authority's key.
 fn hash(key: &[u8]) -> u64 {
-    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
     let (words, tail) = key.as_chunks::<8>();
     let tail = tail.iter().fold(0, |word, octet| word << 8 | u64::from(*octet));
-    let words = words.iter().copied().map(u64::from_be_bytes).chain([tail]);
-    words.fold(0, |hash: u64, word| {
-        let mixed = (hash ^ word).wrapping_mul(ODD);
-        (mixed ^ (mixed >> 32)).wrapping_mul(ODD).rotate_left(29)
-    })
+    words.iter().copied().map(u64::from_be_bytes).chain([tail]).fold(0, mix)
+}
+
+/// Takes one more word into a hash.
+fn mix(hash: u64, word: u64) -> u64 {
+    const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mixed = (hash ^ word).wrapping_mul(ODD);
+    (mixed ^ (mixed >> 32)).wrapping_mul(ODD).rotate_left(29)
 }
 
 #[cfg(test)]

@@ -82,6 +82,22 @@ fn answers_are_those_of_a_plain_map() {
 }
 
 #[test]
+fn serial_numbers_of_one_hash_are_all_found() {
+    let mut numbers = Numbers(6);
+    let words: Vec<_> = (0..50).map(|_| numbers.next() | 1 << 63).collect();
+    // The second word makes up for what the first did to the hash.
+    let pair = |first: u64| [first.to_be_bytes(), (mix(0, first) ^ 0x1234).to_be_bytes()].concat();
+    let serials: Vec<_> = words.iter().map(|first| unsigned(&pair(*first))).collect();
+    assert!(words.iter().all(|first| hash(&pair(*first)) == hash(&pair(words[0]))));
+    for count in [1, 2, 49] {
+        let set = set_of(&serials[..count]);
+        for (position, serial) in serials.iter().enumerate() {
+            assert_eq!(contains(&set, serial), position < count, "{position} of {count}");
+        }
+    }
+}
+
+#[test]
 fn a_16_octet_serial_number_costs_less_than_24_octets() {
     let mut numbers = Numbers(2);
     let serials: Vec<_> = (0..50_000).map(|_| unsigned(&numbers.octets::<16>())).collect();

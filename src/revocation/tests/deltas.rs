@@ -79,7 +79,8 @@ fn a_newer_base_makes_deltas_obsolete() {
 fn what_a_delta_revoked_stays_revoked() {
     let base = || TestCrl::new(5, &[&[1]]).der();
     let first = || delta(5, 7, &[(2, 1)]);
-    let gone: Vec<(&str, Option<Result<Vec<u8>, &str>>)> = vec![
+    type Now = Option<Result<Vec<u8>, &'static str>>;
+    let gone: Vec<(&str, Now)> = vec![
         ("deleted", None),
         ("unreadable", Some(Err("permission denied"))),
         ("empty", Some(Ok(Vec::new()))),

@@ -12,17 +12,17 @@ mod upstream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use prometheus::{IntCounter, Registry, TextEncoder};
+use prometheus::{IntCounter, IntGauge, Registry, TextEncoder};
 
 use self::connections::ConnectionFamilies;
-use self::family::Families;
+use self::family::{Families, Table};
 use self::generation::GenerationFamilies;
 use self::requests::RequestFamilies;
 use self::upstream::UpstreamFamilies;
-use super::outcome::{EndReason, HandshakeResult, HttpVersion, ReloadResult};
+use super::outcome::{EndReason, HandshakeResult, HttpVersion, ReloadResult, UpgradeResult};
 use super::record::AccessRecord;
 
-pub use self::connections::OpenConnection;
+pub(super) use self::connections::OpenConnection;
 pub use self::crls::CrlState;
 pub use self::generation::{CertificateExpiry, Published};
 pub use self::upstream::UpstreamMetrics;
@@ -40,6 +40,8 @@ pub struct Metrics {
     requests: RequestFamilies,
     upstreams: UpstreamFamilies,
     generation: GenerationFamilies,
+    open_files_limit: IntGauge,
+    upgrades: Table<UpgradeResult, IntCounter>,
     access_drops: Drops,
     log_drops: Drops,
 }
@@ -88,7 +90,17 @@ impl Metrics {
             "log_messages_dropped_total",
             "Messages of the gateway's own log that were not written, because standard error was not read or not open.",
         )?;
+        let upgrades = families.counters(
+            "upgrades_total",
+            "Attempts to hand over to a successor, by how they ended.",
+            &["result"],
+        )?;
         Ok(Self {
+            open_files_limit: families.gauge(
+                "open_files_limit",
+                "How many descriptors may be open at a time: connections of clients and to registries, and files.",
+            )?,
+            upgrades: Table::new(|result: UpgradeResult| upgrades.with_label_values(&[result.as_str()])),
             connections: ConnectionFamilies::new(&families)?,
             requests: RequestFamilies::new(&families)?,
             upstreams: UpstreamFamilies::new(&families)?,
@@ -145,6 +157,16 @@ impl Metrics {
     /// An attempt to load everything anew ended.
     pub fn reload(&self, result: ReloadResult, now: SystemTime) {
         self.generation.reload(result, now);
+    }
+
+    /// How many descriptors the process may have open.
+    pub fn open_files_limit(&self, limit: u64) {
+        self.open_files_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
+    }
+
+    /// An attempt to hand over to a successor ended.
+    pub fn upgrade(&self, result: UpgradeResult) {
+        self.upgrades.get(result).inc();
     }
 
     /// A generation is in force: replaces everything that is told about certificates, revocation lists and upstreams.

@@ -1,0 +1,424 @@
+//! A gateway as a value: loaded, started, stopped. `serve` and programs that embed one use the same.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::{mpsc, watch};
+
+use super::control::{Answer, Reload, report};
+use super::pulse::Pulses;
+use super::sockets::{self, ADMIN, Address, Copies, HEALTH, Inherited, Label, Socket};
+use super::threads::{self, Plan};
+use super::{ServeError, internal, metrics};
+use crate::admin::{Admin, Adopted};
+use crate::config::{self, AdminAddress, Diagnostics, Secret, Settings};
+use crate::edge::Bound;
+use crate::snapshot::{self, Builder, Built, Reader, Watcher};
+use crate::telemetry::{self, AccessLog, Metrics, Telemetry};
+use crate::tls;
+
+/// How long the last access records may take to be written at the end.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// The key that ties upload sessions to their clients, unless replicas share one.
+pub(super) type UploadKey = Secret<[u8; 32]>;
+
+/// A gateway whose configuration is loaded and found good, and that doesn't listen yet.
+///
+/// It touches nothing of the process but what it starts: it installs no signal handler and no logger. Messages go to
+/// the logger of the [`log`] crate that the program has installed, if any; the section `log` of the configuration
+/// counts for the `portcullis` command alone.
+pub struct Gateway {
+    builder: Builder,
+    built: Built,
+    metrics: Arc<Metrics>,
+    read_since: SystemTime,
+    upload_key: UploadKey,
+    pub(super) inherited: Inherited,
+    /// How often threads leave a sign of life; none if nobody asks.
+    pub(super) heartbeat: Option<Duration>,
+    /// Who carries out `POST /-/upgrade`.
+    pub(super) upgrades: Option<mpsc::Sender<Answer>>,
+    /// Lets the last messages be written when everything else has gone.
+    pub(super) log: Option<telemetry::log::Flush>,
+}
+
+impl Gateway {
+    /// Loads the configuration at `file` and every file it names. Blocking, for seconds with large revocation lists.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError::Configuration`] with everything that is wrong, each with file, line and key.
+    pub fn load(file: impl AsRef<Path>) -> Result<Self, ServeError> {
+        Self::load_with(file.as_ref(), None)
+    }
+
+    /// Loads with a predecessor's key, so that the uploads it let begin can go on here.
+    pub(super) fn load_with(file: &Path, upload_key: Option<UploadKey>) -> Result<Self, ServeError> {
+        let metrics = metrics().map_err(ServeError::Host)?;
+        let upload_key = match upload_key {
+            Some(key) => key,
+            None => Secret::new(tls::random_key().map_err(ServeError::Host)?),
+        };
+        let read_since = SystemTime::now();
+        let mut builder = Builder::new(file, metrics.clone()).with_upload_key(upload_key.expose());
+        let built = builder.build()?;
+        let inherited = Inherited::default();
+        let (heartbeat, upgrades, log) = (None, None, None);
+        Ok(Gateway { builder, built, metrics, read_since, upload_key, inherited, heartbeat, upgrades, log })
+    }
+
+    /// What was found in the files that is no reason not to start.
+    #[must_use]
+    pub fn findings(&self) -> &Diagnostics {
+        &self.built.findings
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.built.snapshot.settings
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Binds every address and serves, on threads of its own, until the value returned is stopped or dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`ServeError::Host`] if an address can't be bound or a log not be written. Nothing is left behind then.
+    pub fn start(mut self) -> Result<Running, ServeError> {
+        let host = |e: String| ServeError::Host(e);
+        report(&self.built.findings);
+        let settings = self.built.snapshot.settings.clone();
+        let (requests, reloads) = mpsc::channel(16);
+        // From here on no change is missed: what changed while the files were read is read again.
+        let watcher = watch_files(self.builder.inputs(), settings.reload, &requests, self.read_since);
+        let telemetry = open_telemetry(&settings, &self.metrics).map_err(host)?;
+        let (bound, mut copies) = sockets::listen(&settings, &mut self.inherited).map_err(host)?;
+        let (publisher, reader) = snapshot::store(self.built.snapshot.clone());
+        let (drain, draining) = watch::channel(false);
+        let (hurry, hurried) = watch::channel(false);
+        let succeeded = Arc::<AtomicBool>::default();
+        let doors = internal::Doors {
+            telemetry: &telemetry,
+            reader: &reader,
+            requests: &requests,
+            draining: &draining,
+            succeeded: &succeeded,
+        };
+        let adopted = adopt(&settings, &mut self.inherited);
+        let mut admin = doors.open(&settings, adopted, self.upgrades).map_err(host)?;
+        nothing_unclaimed(&self.inherited).map_err(host)?;
+        copies.extend(label_copies(&settings, &mut admin));
+        announce(&settings, &bound, &admin);
+        let listeners = addresses(&settings, &bound);
+        let pulses = Pulses::new(settings.threads + 1);
+        let beat = self.heartbeat.map(|every| (pulses.clone(), every));
+        let plan = Plan {
+            builder: self.builder,
+            built: self.built,
+            bound,
+            telemetry: telemetry.clone(),
+            watcher,
+            reloads,
+            publisher,
+            reader: reader.clone(),
+            draining,
+            hurried,
+            beat,
+        };
+        let (control, ended) = threads::start(plan).map_err(host)?;
+        let copies = Mutex::new(Some(Arc::new(copies)));
+        let (upload_key, log) = (self.upload_key, self.log);
+        let control = Some(control);
+        Ok(Running {
+            listeners,
+            admin: Some(admin),
+            control,
+            ended,
+            requests,
+            drain,
+            hurry,
+            copies,
+            succeeded,
+            reader,
+            telemetry,
+            pulses,
+            upload_key,
+            _log: log,
+        })
+    }
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway").field("file", &self.settings().file).finish_non_exhaustive()
+    }
+}
+
+/// Where a listener accepts connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ListenerAddress {
+    /// The listener's name in the configuration.
+    pub name: String,
+    /// The address, with the port that was assigned if 0 was asked for.
+    pub address: SocketAddr,
+}
+
+/// The last good configuration stays in force; the text says what is wrong with the new one.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct ReloadError(String);
+
+/// A gateway that serves.
+///
+/// Dropping it cuts what is still under way; [`stop`](Running::stop) waits for it first.
+#[derive(Debug)]
+pub struct Running {
+    listeners: Vec<ListenerAddress>,
+    admin: Option<Admin>,
+    control: Option<JoinHandle<()>>,
+    ended: watch::Receiver<bool>,
+    requests: mpsc::Sender<Reload>,
+    drain: watch::Sender<bool>,
+    hurry: watch::Sender<bool>,
+    /// Gone once the gateway drains: nobody would serve what is queued.
+    copies: Mutex<Option<Arc<Copies>>>,
+    /// Whether another process has taken over.
+    succeeded: Arc<AtomicBool>,
+    reader: Reader,
+    telemetry: Telemetry,
+    pulses: Arc<Pulses>,
+    upload_key: UploadKey,
+    _log: Option<telemetry::log::Flush>,
+}
+
+impl Running {
+    /// Where it accepts connections, in the order of the configuration.
+    #[must_use]
+    pub fn listeners(&self) -> &[ListenerAddress] {
+        &self.listeners
+    }
+
+    /// Where health and metrics are served, if they are.
+    #[must_use]
+    pub fn health_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().and_then(Admin::health_address)
+    }
+
+    /// The number of the configuration in force, counted from 1.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.reader.load().generation
+    }
+
+    /// Loads every file anew and puts the result in force; transfers go on. Blocks until that is done.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the files; what was in force stays so, except that newer revocation lists count. Or the
+    /// gateway is stopping.
+    pub fn reload(&self) -> Result<u64, ReloadError> {
+        let (answer, answered) = std_mpsc::sync_channel(1);
+        let answer: Answer = Box::new(move |outcome| drop(answer.send(outcome)));
+        self.order_reload("program", Some(answer));
+        match answered.recv() {
+            Ok(Ok(_)) => Ok(self.generation()),
+            Ok(Err(why)) => Err(ReloadError(why.trim_end().to_owned())),
+            Err(_) => Err(ReloadError("the gateway is stopping".to_owned())),
+        }
+    }
+
+    /// Takes no more connections, tells clients to leave, and ends when the last request is done or `drain.grace` has
+    /// passed. Returns at once.
+    pub fn drain(&self) {
+        // What the kernel has let in is accepted by the serving threads; with these copies it would let in more.
+        self.copies.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let _ = self.drain.send(true);
+    }
+
+    /// Whether the gateway has ended: it drained, and nobody is left.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.control.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Drains, and waits until the gateway has ended: for `drain.grace` and some seconds at most.
+    pub fn stop(mut self) {
+        self.drain();
+        self.join();
+    }
+
+    fn join(&mut self) {
+        if let Some(control) = self.control.take() {
+            // A panic there was reported when it happened.
+            let _ = control.join();
+        }
+    }
+
+    /// Resolves once the gateway has ended.
+    pub(super) async fn ended(&self) {
+        let mut ended = self.ended.clone();
+        // The sender goes with the thread.
+        let _ = ended.wait_for(|ended| *ended).await;
+    }
+
+    /// Waits no longer for what is under way.
+    pub(super) fn hurry(&self) {
+        let _ = self.hurry.send(true);
+    }
+
+    pub(super) fn order_reload(&self, origin: &'static str, answer: Option<Answer>) {
+        // A full queue means that a reload is about to start anyway; whoever waits for an answer learns that by its end.
+        let _ = self.requests.try_send(Reload { origin, noticed: None, answer });
+    }
+
+    /// What a successor needs; none while the gateway drains.
+    pub(super) fn estate(&self) -> Option<(Arc<Copies>, UploadKey)> {
+        let copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        copies.map(|copies| (copies, self.upload_key.clone()))
+    }
+
+    /// The internal listeners are another process's from now on.
+    pub(super) fn leave_to_successor(&mut self) {
+        self.succeeded.store(true, Ordering::Relaxed);
+        if let Some(admin) = &mut self.admin {
+            admin.own_path(false);
+            admin.release();
+        }
+    }
+
+    /// The internal listeners are no longer a predecessor's.
+    pub(super) fn take_over(&self) {
+        if let Some(admin) = &self.admin {
+            admin.own_path(true);
+        }
+    }
+
+    pub(super) fn reader(&self) -> Reader {
+        self.reader.clone()
+    }
+
+    pub(super) fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
+    pub(super) fn grace(&self) -> Duration {
+        self.reader.load().settings.drain_grace
+    }
+
+    /// Whether every thread has left a sign of life lately.
+    pub(super) fn is_alive(&self, within: Duration) -> bool {
+        self.pulses.all_alive(within)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.drain();
+        self.hurry();
+        self.join();
+        drop(self.admin.take());
+        if !self.telemetry.access.flush(FLUSH) {
+            log::warn!("the last access records could not be written");
+        }
+    }
+}
+
+fn open_telemetry(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Telemetry, String> {
+    let access = match &settings.access_log {
+        Some(log) => AccessLog::start(log.target.clone(), log.queue, metrics)
+            .map_err(|e| format!("access_log.path: cannot be written: {e}"))?,
+        None => AccessLog::disabled(),
+    };
+    Ok(Telemetry { metrics: metrics.clone(), access, expiring: Arc::default() })
+}
+
+/// The sockets there are for the internal listeners.
+fn adopt(settings: &Settings, inherited: &mut Inherited) -> Adopted {
+    let mut one = |role, address: Option<Address>| Some(inherited.take_one(role, &address?)?.descriptor);
+    let health = one(HEALTH, settings.health.map(Address::Tcp));
+    let control = one(ADMIN, settings.admin.as_ref().map(Address::from));
+    Adopted { health, control }
+}
+
+/// The sockets of the internal listeners, for a successor.
+fn label_copies(settings: &Settings, admin: &mut Admin) -> Copies {
+    let Adopted { health, control } = admin.take_copies();
+    let label = |role: &str, configured: Option<Address>, bound: Option<Address>| {
+        Some(Label { role: Some(role.to_owned()), configured, bound: bound?, managed: false })
+    };
+    let labels = [
+        label(HEALTH, settings.health.map(Address::Tcp), admin.health_address().map(Address::Tcp)),
+        label(ADMIN, settings.admin.as_ref().map(Address::from), admin.control_address().map(Address::from)),
+    ];
+    let sockets = [health, control].into_iter().zip(labels);
+    sockets.filter_map(|(descriptor, label)| Some(Socket { descriptor: descriptor?, label: label? })).collect()
+}
+
+/// Connections to an address that nobody serves would hang.
+fn nothing_unclaimed(inherited: &Inherited) -> Result<(), String> {
+    match inherited.unclaimed() {
+        None => Ok(()),
+        Some(addresses) => Err(format!(
+            "the service manager passed sockets that the configuration doesn't name: {addresses}; listen there \
+             (listeners[].addresses, health.address, admin.address), or take them out of the socket unit"
+        )),
+    }
+}
+
+fn addresses(settings: &Settings, bound: &[Bound]) -> Vec<ListenerAddress> {
+    let name = |index: usize| settings.listeners.get(index).map_or_else(String::new, |listener| listener.name.clone());
+    bound.iter().map(|socket| ListenerAddress { name: name(socket.listener), address: socket.address }).collect()
+}
+
+fn announce(settings: &Settings, bound: &[Bound], admin: &Admin) {
+    for ListenerAddress { name, address } in addresses(settings, bound) {
+        log::info!(kind = "edge", listener = name.as_str(), address:% = address; "listening");
+    }
+    if let Some(address) = admin.health_address() {
+        log::info!(kind = "health", address:% = address; "listening");
+    }
+    match admin.control_address() {
+        Some(AdminAddress::Tcp(address)) => log::info!(kind = "admin", address:% = address; "listening"),
+        Some(AdminAddress::Unix(path)) => {
+            log::info!(kind = "admin", address:% = format!("unix:{}", path.display()); "listening");
+        }
+        None => {}
+    }
+}
+
+fn watch_files(
+    inputs: &[PathBuf],
+    timing: config::Reload,
+    requests: &mpsc::Sender<Reload>,
+    read_since: SystemTime,
+) -> Option<Watcher> {
+    if !timing.watch {
+        return None;
+    }
+    let requests = requests.clone();
+    let changed = move |noticed| {
+        // A full queue means that a reload is about to start anyway.
+        let _ = requests.try_send(Reload { origin: "file change", noticed: Some(noticed), answer: None });
+    };
+    match Watcher::start(inputs, timing, changed.clone()) {
+        Ok(watcher) => {
+            if watcher.changed_since(read_since) {
+                changed(Instant::now());
+            }
+            Some(watcher)
+        }
+        Err(e) => {
+            log::error!("files can't be watched: {e}; changes need SIGHUP or POST /-/reload");
+            None
+        }
+    }
+}

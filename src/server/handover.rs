@@ -1,0 +1,305 @@
+//! What a gateway and its successor say to each other: sockets and a key one way, *ready* or a reason the other way.
+//!
+//! They are connected by a socket pair, which the successor finds as its standard input. Messages are JSON, one a
+//! packet, so that two versions understand each other as long as they know each other's fields; an unknown version is
+//! refused. Descriptors travel beside them (unix(7), `SCM_RIGHTS`).
+
+use std::ffi::OsStr;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+use data_encoding::HEXLOWER;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::gateway::UploadKey;
+use super::sockets::{Label, Socket};
+use crate::config::Secret;
+
+/// Tells a process that its standard input leads to its predecessor; the value is the predecessor's process id.
+pub(super) const VARIABLE: &str = "PORTCULLIS_PREDECESSOR";
+
+/// Of the messages. A successor of another version doesn't take over.
+const VERSION: u32 = 1;
+
+/// Sockets in one message. The kernel takes 253.
+const BATCH: usize = 64;
+
+/// The longest message; addresses are short, a report on a broken configuration is cut.
+const LONGEST: usize = 64 * 1024;
+const LONGEST_REASON: usize = 16 * 1024;
+
+/// How long one side waits for what the other has no reason to delay.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// One end of the connection.
+#[derive(Debug)]
+pub(super) struct Channel(OwnedFd);
+
+/// From the predecessor. The message with the key is the last before the answer.
+#[derive(Serialize, Deserialize)]
+struct Estate {
+    version: u32,
+    sockets: Vec<Label>,
+    upload_key: Option<String>,
+}
+
+/// From the successor.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Answer {
+    /// It serves.
+    Ready,
+    /// It doesn't, and ends.
+    Failed(String),
+}
+
+/// From the predecessor: it has told the service manager, and leaves.
+#[derive(Serialize, Deserialize)]
+struct Leaving {}
+
+impl Channel {
+    pub(super) fn pair() -> io::Result<(Channel, OwnedFd)> {
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        Ok((Channel(ours), theirs))
+    }
+
+    /// A second handle, by which [`Channel::break_off`] can end a wait in another thread.
+    pub(super) fn second(&self) -> io::Result<Channel> {
+        self.0.try_clone().map(Channel)
+    }
+
+    /// Whoever waits on this connection sees its end.
+    pub(super) fn break_off(&self) {
+        // It may have ended already.
+        let _ = rustix::net::shutdown(&self.0, rustix::net::Shutdown::Both);
+    }
+
+    /// Sends everything a successor needs.
+    pub(super) fn bequeath(&self, sockets: &[Socket], key: &UploadKey) -> io::Result<()> {
+        self.wait_at_most(PATIENCE)?;
+        for batch in sockets.chunks(BATCH) {
+            let labels = batch.iter().map(|socket| socket.label.clone()).collect();
+            let descriptors: Vec<BorrowedFd<'_>> = batch.iter().map(|socket| socket.descriptor.as_fd()).collect();
+            self.send(&Estate { version: VERSION, sockets: labels, upload_key: None }, &descriptors)?;
+        }
+        let key = Some(HEXLOWER.encode(key.expose()));
+        self.send(&Estate { version: VERSION, sockets: Vec::new(), upload_key: key }, &[])
+    }
+
+    /// Waits until the successor serves.
+    ///
+    /// # Errors
+    ///
+    /// Why it doesn't: what it said, that it ended (`None`), or that it took too long.
+    pub(super) fn await_ready(&self, patience: Duration) -> Result<(), Option<String>> {
+        let failed = |e: io::Error| {
+            Some(match e.kind() {
+                io::ErrorKind::WouldBlock => format!("it was not ready after {patience:?}"),
+                _ => format!("it can't be understood: {e}"),
+            })
+        };
+        self.wait_at_most(patience).map_err(failed)?;
+        match self.receive::<Answer>().map_err(failed)? {
+            Some((Answer::Ready, _)) => Ok(()),
+            Some((Answer::Failed(why), _)) => Err(Some(why)),
+            None => Err(None),
+        }
+    }
+
+    /// Lets the successor tell the service manager.
+    pub(super) fn leave(&self) {
+        // A successor that is gone by now has no use for it.
+        let _ = self.send(&Leaving {}, &[]);
+    }
+
+    fn wait_at_most(&self, patience: Duration) -> io::Result<()> {
+        let socket = socket2::SockRef::from(&self.0);
+        socket.set_read_timeout(Some(patience))?;
+        socket.set_write_timeout(Some(patience))
+    }
+
+    fn send<T: Serialize>(&self, message: &T, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let bytes = serde_json::to_vec(message)?;
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        if !descriptors.is_empty() && !control.push(SendAncillaryMessage::ScmRights(descriptors)) {
+            return Err(io::Error::other("too many descriptors for one message"));
+        }
+        sendmsg(&self.0, &[IoSlice::new(&bytes)], &mut control, SendFlags::NOSIGNAL)?;
+        Ok(())
+    }
+
+    /// The next message and its descriptors; `None` at the end of the connection.
+    fn receive<T: DeserializeOwned>(&self) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+        let mut bytes = vec![0; LONGEST];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let received = loop {
+            let mut into = [IoSliceMut::new(&mut bytes)];
+            match recvmsg(&self.0, &mut into, &mut control, RecvFlags::CMSG_CLOEXEC) {
+                // Reset: the other side ended before it read everything. What it said before is still to be read.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
+                received => break received?,
+            }
+        };
+        let rights = control.drain().filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+            _ => None,
+        });
+        let descriptors = rights.flatten().collect();
+        match bytes.get(..received.bytes) {
+            Some(message) if !message.is_empty() => Ok(Some((serde_json::from_slice(message)?, descriptors))),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// The process that this one is to succeed.
+#[derive(Debug)]
+pub(super) struct Predecessor {
+    channel: Channel,
+}
+
+impl Predecessor {
+    /// The predecessor of this process, if `variable` (of the environment) says that there is one.
+    ///
+    /// # Errors
+    ///
+    /// When standard input leads to no gateway.
+    pub(super) fn of_this_process(variable: Option<&OsStr>) -> Result<Option<Self>, String> {
+        if variable.is_none() {
+            return Ok(None);
+        }
+        let stdin = io::stdin().as_fd().try_clone_to_owned().map_err(|e| format!("no standard input: {e}"))?;
+        let kind = rustix::net::sockopt::socket_type(&stdin);
+        if kind != Ok(SocketType::SEQPACKET) {
+            return Err(format!("{VARIABLE} is set, but standard input leads to no gateway: unset it"));
+        }
+        Ok(Some(Predecessor { channel: Channel(stdin) }))
+    }
+
+    /// What it leaves: its listening sockets, and the key of its upload sessions.
+    ///
+    /// # Errors
+    ///
+    /// When it doesn't say so in time, or in a way of another version.
+    pub(super) fn receive(&self) -> Result<(Vec<Socket>, UploadKey), String> {
+        let failed = |e: io::Error| format!("the predecessor can't be understood: {e}");
+        self.channel.wait_at_most(PATIENCE).map_err(failed)?;
+        let mut sockets = Vec::new();
+        loop {
+            let message = self.channel.receive::<Estate>().map_err(failed)?;
+            let (estate, descriptors) = message.ok_or_else(|| "the predecessor is gone".to_owned())?;
+            if estate.version != VERSION || estate.sockets.len() != descriptors.len() {
+                return Err("the predecessor is of a version that can't hand over to this one: restart".to_owned());
+            }
+            let labelled = descriptors.into_iter().zip(estate.sockets);
+            sockets.extend(labelled.map(|(descriptor, label)| Socket { descriptor, label }));
+            if let Some(key) = estate.upload_key {
+                let octets = HEXLOWER.decode(key.as_bytes()).ok().and_then(|octets| octets.try_into().ok());
+                let key = octets.ok_or_else(|| "the predecessor's key is none".to_owned())?;
+                return Ok((sockets, Secret::new(key)));
+            }
+        }
+    }
+
+    /// Tells it that this process serves, and waits until it leaves or is gone.
+    pub(super) fn succeed(self) {
+        if let Err(e) = self.channel.send(&Answer::Ready, &[]) {
+            log::warn!("the predecessor can't be told that it may leave: {e}");
+        }
+        // Who has ended meanwhile needn't be waited for, and somebody must serve.
+        let _ = self.channel.receive::<Leaving>();
+    }
+
+    /// Tells it why it must go on.
+    pub(super) fn decline(self, why: &str) {
+        let end = why.char_indices().map(|(at, _)| at).find(|at| *at > LONGEST_REASON).unwrap_or(why.len());
+        let why = why.get(..end).unwrap_or_default().to_owned();
+        // Else it learns by the end of this process.
+        let _ = self.channel.send(&Answer::Failed(why), &[]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::sockets::Address;
+    use std::net::TcpListener;
+
+    fn listener(address: &TcpListener) -> Socket {
+        let bound = Address::Tcp(address.local_addr().expect("an address"));
+        let label = Label { role: Some("listener a".to_owned()), configured: None, bound, managed: false };
+        Socket { descriptor: address.try_clone().expect("a descriptor").into(), label }
+    }
+
+    #[test]
+    fn more_sockets_than_a_message_holds_arrive_in_order_with_the_key() {
+        let (ours, theirs) = Channel::pair().expect("a pair");
+        let successor = Predecessor { channel: Channel(theirs) };
+        let bound = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let mut sent: Vec<Socket> = (0..BATCH * 2 + 3).map(|_| listener(&bound)).collect();
+        sent[BATCH].label.role = None;
+        ours.bequeath(&sent, &Secret::new([7; 32])).expect("is sent");
+        let (received, key) = successor.receive().expect("is received");
+        assert_eq!(key.expose(), &[7; 32]);
+        assert!(received.iter().map(|socket| &socket.label).eq(sent.iter().map(|socket| &socket.label)));
+        for socket in received {
+            let received = TcpListener::from(socket.descriptor);
+            assert_eq!(received.local_addr().ok(), bound.local_addr().ok());
+        }
+    }
+
+    #[test]
+    fn ready_and_every_way_of_not_being_so() {
+        let (ours, theirs) = Channel::pair().expect("a pair");
+        let successor = std::thread::spawn(move || Predecessor { channel: Channel(theirs) }.succeed());
+        assert_eq!(ours.await_ready(Duration::from_secs(60)), Ok(()));
+        ours.leave();
+        successor.join().expect("it saw that it may speak");
+
+        let (ours, theirs) = Channel::pair().expect("a pair");
+        Predecessor { channel: Channel(theirs) }.decline(&"ä".repeat(LONGEST_REASON));
+        let why = ours.await_ready(Duration::from_secs(60)).expect_err("declined").expect("a reason");
+        assert!(why.starts_with('ä') && why.len() <= LONGEST_REASON + 2, "{}", why.len());
+        assert_eq!(ours.await_ready(Duration::from_secs(60)), Err(None), "it has ended");
+
+        let (ours, theirs) = Channel::pair().expect("a pair");
+        let why = ours.await_ready(Duration::from_millis(20)).expect_err("silent").expect("a reason");
+        assert!(why.contains("not ready after 20ms"), "{why}");
+        drop(theirs);
+    }
+
+    #[test]
+    fn a_wait_can_be_broken_off_from_another_thread() {
+        let (ours, _theirs) = Channel::pair().expect("a pair");
+        let second = ours.second().expect("a descriptor");
+        let waiting = std::thread::spawn(move || ours.await_ready(Duration::from_secs(60)));
+        second.break_off();
+        assert_eq!(waiting.join().expect("no panic"), Err(None));
+    }
+
+    #[test]
+    fn another_version_is_refused() {
+        let (ours, theirs) = Channel::pair().expect("a pair");
+        ours.send(&Estate { version: VERSION + 1, sockets: Vec::new(), upload_key: None }, &[]).expect("is sent");
+        let why = Predecessor { channel: Channel(theirs) }.receive().expect_err("is refused");
+        assert!(why.contains("version"), "{why}");
+    }
+
+    #[test]
+    fn a_process_without_predecessor_has_none() {
+        assert!(Predecessor::of_this_process(None).expect("no fault").is_none());
+        // Tests have a terminal, a pipe or nothing as their standard input.
+        let why = Predecessor::of_this_process(Some(OsStr::new("1"))).expect_err("no gateway there");
+        assert!(why.contains(VARIABLE), "{why}");
+    }
+}

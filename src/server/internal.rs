@@ -1,0 +1,95 @@
+//! What the internal listeners are given to answer with.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::control::{Answer, Reload};
+use super::revocation;
+use crate::admin::{self, Admin, Adopted, Control, Health, Pending};
+use crate::config::Settings;
+use crate::snapshot::Reader;
+use crate::telemetry::Telemetry;
+
+const STOPPING: &str = "the gateway is stopping";
+
+/// Where the listeners find what they tell, and whom they pass orders to.
+pub(super) struct Doors<'a> {
+    pub(super) telemetry: &'a Telemetry,
+    pub(super) reader: &'a Reader,
+    pub(super) requests: &'a mpsc::Sender<Reload>,
+    pub(super) draining: &'a watch::Receiver<bool>,
+    /// Another process serves, so that it doesn't matter whether this one drains.
+    pub(super) succeeded: &'a Arc<AtomicBool>,
+}
+
+impl Doors<'_> {
+    /// Starts the listeners that are configured. Without `upgrades` the program is not ours to start anew.
+    pub(super) fn open(
+        &self,
+        settings: &Settings,
+        adopted: Adopted,
+        upgrades: Option<mpsc::Sender<Answer>>,
+    ) -> Result<Admin, String> {
+        let health = settings.health.map(|address| (address, self.health()));
+        let control = settings.admin.clone().map(|address| (address, self.control(upgrades)));
+        admin::start(health, control, adopted).map_err(|e| e.to_string())
+    }
+
+    fn health(&self) -> Health {
+        let (draining, succeeded) = (self.draining.clone(), self.succeeded.clone());
+        let ready = move || match *draining.borrow() && !succeeded.load(Ordering::Relaxed) {
+            true => Err("draining".to_owned()),
+            false => Ok(()),
+        };
+        Health { ready: Arc::new(ready), metrics: self.telemetry.metrics.clone() }
+    }
+
+    fn control(&self, upgrades: Option<mpsc::Sender<Answer>>) -> Control {
+        let reader = self.reader.clone();
+        let config = move || {
+            let snapshot = reader.load();
+            let effective = serde_json::to_string_pretty(snapshot.settings.effective()).unwrap_or_default();
+            format!("{{\"generation\": {}, \"config\": {effective}}}\n", snapshot.generation)
+        };
+        let requests = self.requests.clone();
+        let reload = move || {
+            let requests = requests.clone();
+            ask(async move |answer| {
+                requests
+                    .send(Reload { origin: "admin", noticed: None, answer: Some(answer) })
+                    .await
+                    .map_err(|_| STOPPING.to_owned())
+            })
+        };
+        let upgrade = move || {
+            let upgrades = upgrades.clone();
+            ask(async move |answer| match upgrades {
+                Some(upgrades) => upgrades.send(answer).await.map_err(|_| STOPPING.to_owned()),
+                None => Err("this gateway is part of another program, which alone can start its successor".to_owned()),
+            })
+        };
+        let (reader, expiring) = (self.reader.clone(), self.telemetry.expiring.clone());
+        let revocation = move |format| revocation::page(&reader.load(), &expiring, format);
+        Control {
+            config: Arc::new(config),
+            revocation: Arc::new(revocation),
+            reload: Arc::new(reload),
+            upgrade: Arc::new(upgrade),
+        }
+    }
+}
+
+/// Gives an order, and waits for its outcome.
+fn ask<F>(order: impl FnOnce(Answer) -> F + Send + 'static) -> Pending
+where
+    F: Future<Output = Result<(), String>> + Send,
+{
+    Box::pin(async move {
+        let (answer, answered) = oneshot::channel();
+        let answer: Answer = Box::new(move |outcome| drop(answer.send(outcome)));
+        order(answer).await?;
+        answered.await.unwrap_or_else(|_| Err(STOPPING.to_owned()))
+    })
+}
