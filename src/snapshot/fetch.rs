@@ -128,7 +128,10 @@ async fn poll(url: CrlUrl, common: Common) {
         say(&url, fault.as_ref(), last_fault.as_ref());
         let recorded = common.shelf.record(&url.url, outcome, &sha256, unix_now());
         let success = fault.is_none().then(unix_now);
-        common.metrics.crl_fetched(&url.url, success, recorded.failed);
+        if !recorded.changed {
+            // Another document is neither good nor bad until it is read; the publication tells.
+            common.metrics.crl_fetched(&url.url, success, recorded.failed);
+        }
         if let Some(fault) = &fault {
             common.metrics.crl_error(&url.url, fault.as_str());
         }
