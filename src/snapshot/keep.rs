@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
 
-use super::lists::max_source;
+use super::lists::{default_revocation, max_source};
 use super::{Shelf, unix_now};
 use crate::config::read_bounded;
-use crate::revocation::Seen;
+use crate::revocation::{Seen, Sources};
 use crate::state::{Note, StateDirectory, hex};
 
 /// What a build has to keep.
@@ -48,7 +48,11 @@ impl ToKeep {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let mut faults = Vec::new();
         if kept.seen.as_ref() != Some(&self.seen) {
-            match self.state.keep_numbers(&self.seen) {
+            // A successor may have written newer ones while this process drains.
+            let mut newest = Sources::new(default_revocation());
+            newest.remember(self.state.numbers().unwrap_or_default());
+            newest.remember(self.seen.iter().cloned());
+            match self.state.keep_numbers(&newest.seen()) {
                 Ok(()) => kept.seen = Some(self.seen.clone()),
                 Err(e) => faults.push(format!("the highest CRL numbers could not be kept: {e}")),
             }

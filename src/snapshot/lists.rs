@@ -300,7 +300,7 @@ pub(super) fn max_source() -> ByteSize {
 }
 
 /// How revocation is judged before the first configuration says it.
-fn default_revocation() -> revocation::Settings {
+pub(super) fn default_revocation() -> revocation::Settings {
     revocation::Settings {
         freshness: revocation::Freshness::Required,
         check: revocation::Check::Chain,
