@@ -12,10 +12,10 @@ use tokio::sync::{mpsc, watch};
 
 use super::control::{Answer, Reload, report};
 use super::pulse::Pulses;
-use super::sockets::{self, ADMIN, Address, Copies, HEALTH, Inherited, Label, Socket};
+use super::sockets::{self, Copies, Inherited};
 use super::threads::{self, Plan};
 use super::{ServeError, internal, metrics};
-use crate::admin::{Admin, Adopted};
+use crate::admin::Admin;
 use crate::config::{self, AdminAddress, Diagnostics, Secret, Settings};
 use crate::edge::Bound;
 use crate::snapshot::{self, Builder, Built, Reader, Watcher};
@@ -112,10 +112,10 @@ impl Gateway {
             draining: &draining,
             succeeded: &succeeded,
         };
-        let adopted = adopt(&settings, &mut self.inherited);
+        let adopted = sockets::adopted(&settings, &mut self.inherited);
         let mut admin = doors.open(&settings, adopted, self.upgrades).map_err(host)?;
         nothing_unclaimed(&self.inherited).map_err(host)?;
-        copies.extend(label_copies(&settings, &mut admin));
+        copies.extend(sockets::internal_copies(&settings, &mut admin));
         announce(&settings, &bound, &admin);
         let listeners = addresses(&settings, &bound);
         let pulses = Pulses::new(settings.threads + 1);
@@ -339,28 +339,6 @@ fn open_telemetry(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Telemet
         None => AccessLog::disabled(),
     };
     Ok(Telemetry { metrics: metrics.clone(), access, expiring: Arc::default() })
-}
-
-/// The sockets there are for the internal listeners.
-fn adopt(settings: &Settings, inherited: &mut Inherited) -> Adopted {
-    let mut one = |role, address: Option<Address>| Some(inherited.take_one(role, &address?)?.descriptor);
-    let health = one(HEALTH, settings.health.map(Address::Tcp));
-    let control = one(ADMIN, settings.admin.as_ref().map(Address::from));
-    Adopted { health, control }
-}
-
-/// The sockets of the internal listeners, for a successor.
-fn label_copies(settings: &Settings, admin: &mut Admin) -> Copies {
-    let Adopted { health, control } = admin.take_copies();
-    let label = |role: &str, configured: Option<Address>, bound: Option<Address>| {
-        Some(Label { role: Some(role.to_owned()), configured, bound: bound?, managed: false })
-    };
-    let labels = [
-        label(HEALTH, settings.health.map(Address::Tcp), admin.health_address().map(Address::Tcp)),
-        label(ADMIN, settings.admin.as_ref().map(Address::from), admin.control_address().map(Address::from)),
-    ];
-    let sockets = [health, control].into_iter().zip(labels);
-    sockets.filter_map(|(descriptor, label)| Some(Socket { descriptor: descriptor?, label: label? })).collect()
 }
 
 /// Connections to an address that nobody serves would hang.

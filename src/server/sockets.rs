@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::admin::{Admin, Adopted};
 use crate::config::{AdminAddress, Settings};
 use crate::edge::{self, Bound};
 
@@ -135,6 +136,28 @@ pub(super) fn listen(settings: &Settings, inherited: &mut Inherited) -> Result<(
         }
     }
     Ok((all, copies))
+}
+
+/// The sockets there are for the internal listeners.
+pub(super) fn adopted(settings: &Settings, inherited: &mut Inherited) -> Adopted {
+    let mut one = |role, address: Option<Address>| Some(inherited.take_one(role, &address?)?.descriptor);
+    let health = one(HEALTH, settings.health.map(Address::Tcp));
+    let control = one(ADMIN, settings.admin.as_ref().map(Address::from));
+    Adopted { health, control }
+}
+
+/// The sockets of the internal listeners, for a successor.
+pub(super) fn internal_copies(settings: &Settings, admin: &mut Admin) -> Copies {
+    let Adopted { health, control } = admin.take_copies();
+    let label = |role: &str, configured: Option<Address>, bound: Option<Address>| {
+        Some(Label { role: Some(role.to_owned()), configured, bound: bound?, managed: false })
+    };
+    let labels = [
+        label(HEALTH, settings.health.map(Address::Tcp), admin.health_address().map(Address::Tcp)),
+        label(ADMIN, settings.admin.as_ref().map(Address::from), admin.control_address().map(Address::from)),
+    ];
+    let sockets = [health, control].into_iter().zip(labels);
+    sockets.filter_map(|(descriptor, label)| Some(Socket { descriptor: descriptor?, label: label? })).collect()
 }
 
 fn adopt(listener: usize, taken: Vec<Socket>) -> std::io::Result<Bound> {
