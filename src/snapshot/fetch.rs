@@ -90,6 +90,10 @@ impl Fetcher {
         let shelf = self.common.shelf.clone();
         let is_open = |url: &String| if all { !shelf.state(url).attempted } else { shelf.is_awaited(url) };
         let awaited: Vec<String> = self.tasks.keys().filter(|url| is_open(url)).cloned().collect();
+        if awaited.is_empty() {
+            // Nobody reads anew, so changes stay to be told.
+            return false;
+        }
         let mut attempts = self.attempts.clone();
         let done = async { while awaited.iter().any(is_open) && attempts.changed().await.is_ok() {} };
         if tokio::time::timeout(patience, done).await.is_err() {
@@ -97,7 +101,7 @@ impl Fetcher {
         }
         // Whoever waits reads what has come.
         while self.changes.try_recv().is_ok() {}
-        !awaited.is_empty()
+        true
     }
 }
 
