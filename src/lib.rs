@@ -66,6 +66,7 @@ mod pki;
 mod proxy;
 mod server;
 mod snapshot;
+mod state;
 mod telemetry;
 mod uploads;
 mod upstream;

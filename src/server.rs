@@ -5,11 +5,12 @@
 //! delays neither requests nor signals. [`Gateway`] is all of that as a value; [`serve`] puts a process around it, with
 //! signals, the service manager, and successors that take over its sockets.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::Diagnostics;
-use crate::snapshot::{Builder, Failed};
+use crate::snapshot::{Builder, Failed, Fetcher};
 use crate::telemetry::Metrics;
 use crate::tls;
 
@@ -18,8 +19,10 @@ mod gateway;
 mod handover;
 mod host;
 mod internal;
+mod keeping;
 mod manager;
 mod pulse;
+mod revocation;
 mod serve;
 mod sockets;
 mod successor;
@@ -58,6 +61,16 @@ fn metrics() -> Result<Arc<Metrics>, String> {
 /// The findings, if the configuration can't be used.
 pub(crate) fn check(file: &Path) -> Result<Diagnostics, ServeError> {
     let metrics = metrics().map_err(ServeError::Host)?;
-    let built = Builder::new(&PathBuf::from(file), metrics).build()?;
-    Ok(built.findings)
+    let mut builder = Builder::read_only(file, metrics.clone());
+    let built = builder.build()?;
+    let urls = &built.snapshot.settings.revocation;
+    let Some(longest) = urls.urls().map(|url| url.timeout).max() else { return Ok(built.findings) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| ServeError::Host(format!("no runtime: {e}")))?;
+    runtime.block_on(async {
+        let mut fetcher = Fetcher::new(builder.shelf(), metrics);
+        fetcher.follow(urls.urls());
+        fetcher.first_answers(longest + Duration::from_secs(1), true).await
+    });
+    Ok(builder.build()?.findings)
 }

@@ -29,8 +29,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Request {
     pub(super) method: String,
-    /// The path without the query, which nothing here has a use for.
+    /// The path without the query, of which only `format=json` has a meaning.
     pub(super) path: String,
+    /// Whether JSON is asked for, by the query or by `Accept`.
+    pub(super) wants_json: bool,
     /// The value of the only `Host` field.
     pub(super) host: Option<String>,
     /// Whether there is an `Origin` field: then a browser sends this on behalf of a page.
@@ -176,6 +178,7 @@ fn parse(bytes: &[u8]) -> Option<Head> {
         return malformed("the request target must be a path");
     }
     let named = |name: &'static str| head.headers.iter().filter(move |field| field.name.eq_ignore_ascii_case(name));
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let mut hosts = named("host").map(|field| String::from_utf8_lossy(field.value).into_owned());
     let host = hosts.next();
     if hosts.next().is_some() {
@@ -183,7 +186,9 @@ fn parse(bytes: &[u8]) -> Option<Head> {
     }
     Some(Head::Complete(Request {
         method: method.to_owned(),
-        path: target.split('?').next().unwrap_or_default().to_owned(),
+        path: path.to_owned(),
+        wants_json: query.split('&').any(|pair| pair == "format=json")
+            || named("accept").any(|field| field.value.starts_with(b"application/json")),
         host,
         has_origin: named("origin").next().is_some(),
     }))

@@ -53,11 +53,22 @@ pub struct Health {
 pub struct Control {
     /// The configuration in force, with secrets redacted. Must not block.
     pub config: Arc<dyn Fn() -> String + Send + Sync>,
+    /// How the sources of revocation lists stand, and which client certificates run out soon. Must not block.
+    pub revocation: Arc<dyn Fn(Format) -> String + Send + Sync>,
     /// Loads everything anew; resolves to what is in force now, or to the diagnostics. The work belongs on another
     /// thread, for while it is polled nothing else is answered.
     pub reload: Arc<dyn Fn() -> Pending + Send + Sync>,
     /// Hands over to a successor; resolves to who serves now, or to why there is none.
     pub upgrade: Arc<dyn Fn() -> Pending + Send + Sync>,
+}
+
+/// How a page is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
 }
 
 /// An order under way.

@@ -4,11 +4,13 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::http::{Request, Response, Status};
-use super::{Control, Health};
+use super::{Control, Format, Health};
 use crate::config::AdminAddress;
 
 /// The content type of Prometheus' text format.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+const JSON: &str = "application/json";
 
 /// One listener's content.
 pub(super) enum Site {
@@ -76,6 +78,10 @@ impl Control {
     async fn answer(&self, request: &Request) -> Response {
         match request.path.as_str() {
             "/config" => read_only(request, || Response::text(Status::Ok, (self.config)())),
+            "/revocation" => read_only(request, || match request.wants_json {
+                true => Response { status: Status::Ok, content_type: JSON, body: (self.revocation)(Format::Json) },
+                false => Response::text(Status::Ok, (self.revocation)(Format::Text)),
+            }),
             "/-/reload" | "/-/upgrade" if request.method != "POST" => not_allowed("POST"),
             "/-/reload" => carried_out((self.reload)().await),
             "/-/upgrade" => carried_out((self.upgrade)().await),

@@ -36,6 +36,7 @@ impl Fixture {
         };
         let control = Control {
             config: Arc::new(|| "listeners: []".to_owned()),
+            revocation: Arc::new(|format| format!("{format:?}")),
             reload: {
                 let (reload, reloads) = (Arc::clone(&reload), Arc::clone(&reloads));
                 Arc::new(move || {
@@ -146,6 +147,23 @@ fn a_reload_is_awaited_and_its_result_told() {
     let answer = ask(fixture.control(), &request("POST", "/-/reload"));
     assert_eq!((status(&answer), body(&answer)), ("500", "portcullis.yaml:3: listeners: missing\n"));
     assert_eq!(body(&ask(fixture.control(), &request("GET", "/config"))), "listeners: []\n");
+}
+
+#[test]
+fn revocation_is_told_to_people_and_to_programs() {
+    let fixture = Fixture::start();
+    for (path, fields, shown, kind) in [
+        ("/revocation", "", "Text\n", "text/plain"),
+        ("/revocation?x=1", "", "Text\n", "text/plain"),
+        ("/revocation?format=json", "", "Json", "application/json"),
+        ("/revocation", "Accept: application/json\r\n", "Json", "application/json"),
+        ("/revocation", "Accept: */*\r\n", "Text\n", "text/plain"),
+    ] {
+        let answer = ask(fixture.control(), &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"));
+        assert_eq!((status(&answer), body(&answer)), ("200", shown), "{path} {fields}");
+        assert!(answer.contains(&format!("Content-Type: {kind}")), "{answer}");
+    }
+    assert_eq!(status(&ask(fixture.health(), &request("GET", "/revocation"))), "404", "it names clients");
 }
 
 #[test]

@@ -89,15 +89,17 @@ impl<'s> Page<'s> {
         self.indented("  ", |page| page.mapping(object));
     }
 
-    /// A list with one entry, or with one for each key where an entry holds a single one.
+    /// A list with one entry, or with one for each alternative; the last of these shows the other keys.
     fn list(&mut self, key: &str, object: &'s Schema) {
         self.line(&format!("{key}:"));
-        if object["maxProperties"] == 1 {
+        if let Some(alternatives) = object["x-alternatives"].as_array() {
             for (key, property) in properties(object) {
-                self.indented("  ", |page| {
+                let (margin, dash) =
+                    if alternatives.iter().any(|one| one == key) { ("  ", "- ") } else { ("    ", "") };
+                self.indented(margin, |page| {
                     page.comment(description(property));
                     let value = property["examples"].get(0).map(flow).unwrap_or_default();
-                    page.line(&format!("- {key}: {value}"));
+                    page.line(&format!("{dash}{key}: {value}"));
                 });
             }
             return;

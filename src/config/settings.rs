@@ -4,6 +4,7 @@
 //! `conf/portcullis.yaml` prints; here stands what the rest of the program may rely on.
 
 mod limits;
+mod revocation;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -12,10 +13,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use limits::{ConnectionLimits, FrameLimits, Limits, RateLimits, RequestLimits};
-
 pub use super::model::{ChainCheck, Freshness, LogFormat, LogLevel, TlsVersion};
 use super::secret::Secret;
+pub use limits::{ConnectionLimits, FrameLimits, Limits, RateLimits, RequestLimits};
+pub use revocation::{CrlPlace, CrlSource, CrlUrl, Revocation};
 
 /// Everything the configuration file says.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,6 +29,8 @@ pub struct Settings {
     pub policy: PathBuf,
     /// Revocation lists and how they are judged.
     pub revocation: Revocation,
+    /// How long before its end a client's certificate is spoken of; zero is never.
+    pub client_expiry_warning: Duration,
     /// How uploads that are under way are tied to their clients.
     pub uploads: UploadBinding,
     /// Bounds on what a client may take.
@@ -83,7 +86,7 @@ impl Settings {
                 paths.push(&credentials.password_file);
             }
         }
-        paths.extend(self.revocation.sources.iter().map(CrlSource::path));
+        paths.extend(self.revocation.sources.iter().filter_map(CrlSource::path));
         if let UploadBinding::SharedKey { file, .. } = &self.uploads {
             paths.push(file);
         }
@@ -273,40 +276,6 @@ pub struct HealthCheck {
     pub unhealthy_after: u32,
     /// Successes in a row that bring it back.
     pub healthy_after: u32,
-}
-
-/// Revocation lists and how they are judged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Revocation {
-    /// Empty: revocation isn't checked.
-    pub sources: Vec<CrlSource>,
-    /// What an issuer without a valid list means.
-    pub freshness: Freshness,
-    /// Which certificates are asked about.
-    pub check: ChainCheck,
-    /// How long a list holds after its nextUpdate.
-    pub grace: Duration,
-    /// How far thisUpdate may lie in the future.
-    pub clock_skew: Duration,
-}
-
-/// Where revocation lists are read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CrlSource {
-    /// One file, PEM (several blocks) or DER.
-    File(PathBuf),
-    /// Every file of a directory, not of those below it.
-    Directory(PathBuf),
-}
-
-impl CrlSource {
-    /// The file or directory.
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        match self {
-            Self::File(path) | Self::Directory(path) => path,
-        }
-    }
 }
 
 /// How uploads that are under way are tied to their clients.

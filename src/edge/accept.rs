@@ -22,7 +22,7 @@ use super::proxy_protocol;
 use super::serve::{self, Serving, WindowBudget};
 use super::socket::{Socket, abort, bound_backlog, close_gently};
 use super::stream::EdgeStream;
-use crate::snapshot::{Listener, Reader};
+use crate::snapshot::{Listener, Reader, unix_now};
 use crate::telemetry::{ClientRecord, ConnectionRecord, EndReason, HandshakeResult, HttpVersion, Telemetry, Text};
 use crate::tls::{self, Accepted, HandshakeFailure};
 
@@ -225,6 +225,7 @@ async fn connection(edge: Edge, serving: Arc<Serving>, listener: usize, tcp: Tcp
     };
     let result = if accepted.resumed { HandshakeResult::Resumed } else { HandshakeResult::Established };
     edge.telemetry.metrics.handshake(result, started.elapsed());
+    edge.telemetry.expiring.note(&accepted.identity, snapshot.settings.client_expiry_warning, unix_now());
     let opened = Opened {
         listener,
         record: Arc::new(connection_record(&configured.name, client, &accepted)),

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
 
+use super::keeping::Keeping;
 use crate::config::{Diagnostics, Severity};
 use crate::edge::Edge;
-use crate::snapshot::{Builder, Built, Failed, Publisher, Reader, Snapshot, Watcher};
+use crate::snapshot::{Builder, Built, Failed, Fetcher, Publisher, Reader, Snapshot, Watcher};
 use crate::telemetry::ReloadResult;
 use crate::upstream;
 
@@ -18,10 +19,16 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// How long a publication waits for the names of new upstreams. Look-ups go on behind it.
 const RESOLVE_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long a publication waits for the first answer of a URL with revocation lists of which nothing is known. Without
+/// it the clients of its issuer would be refused; attempts go on behind it.
+pub(super) const FETCH_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Someone wants everything loaded anew.
 pub(super) struct Reload {
     /// Who, for the log.
     pub(super) origin: &'static str,
+    /// When there was the first sign of what is to be loaded, if something changed.
+    pub(super) noticed: Option<Instant>,
     /// Whom to tell how it went.
     pub(super) answer: Option<Answer>,
 }
@@ -37,6 +44,8 @@ pub(super) struct ControlPlane {
     pub(super) reader: Reader,
     pub(super) edge: Edge,
     pub(super) watcher: Option<Watcher>,
+    pub(super) fetcher: Fetcher,
+    pub(super) keeping: Keeping,
 }
 
 impl ControlPlane {
@@ -44,11 +53,21 @@ impl ControlPlane {
     pub(super) async fn run(mut self, mut requests: mpsc::Receiver<Reload>) {
         let mut sweep = tokio::time::interval(SWEEP);
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.keep();
         loop {
             tokio::select! {
+                () = self.keeping.done() => {}
+                at = self.fetcher.changed() => {
+                    // Nobody waits for the answer, and the log has it.
+                    let _ = self.reload("list fetched", Some(at)).await;
+                }
                 request = requests.recv() => match request {
-                    Some(Reload { origin, answer }) => {
-                        let outcome = self.reload(origin).await;
+                    Some(Reload { origin, noticed, answer }) => {
+                        if noticed.is_none() {
+                            // Somebody asks, rather than a file: what is behind URLs is meant, too. Nothing waits for it.
+                            self.fetcher.hurry();
+                        }
+                        let outcome = self.reload(origin, noticed).await;
                         if let Some(answer) = answer {
                             answer(outcome);
                         }
@@ -60,20 +79,37 @@ impl ControlPlane {
         }
     }
 
-    async fn reload(&mut self, origin: &str) -> Result<String, String> {
+    async fn reload(&mut self, origin: &str, noticed: Option<Instant>) -> Result<String, String> {
         let Some(builder) = self.builder.take() else { return Err("a reload is under way".to_owned()) };
         let started = Instant::now();
-        let (builder, outcome) = build(builder).await?;
+        let (mut builder, mut outcome) = build(builder).await?;
+        if let Some(Ok(built)) = outcome {
+            let settled = settle(&mut self.fetcher, builder, built, FETCH_PATIENCE).await?;
+            (builder, outcome) = (settled.0, Some(Ok(settled.1)));
+        }
         if let Some(watcher) = &mut self.watcher {
             watcher.follow(builder.inputs());
         }
         self.builder = Some(builder);
+        let answer = self.take_in(outcome, origin, noticed, started).await;
+        self.keep();
+        answer
+    }
+
+    /// Puts in force what can be, and says how it went.
+    async fn take_in(
+        &mut self,
+        outcome: Outcome,
+        origin: &str,
+        noticed: Option<Instant>,
+        started: Instant,
+    ) -> Result<String, String> {
         let now = SystemTime::now();
         match outcome {
             Some(Ok(built)) => {
                 self.edge.telemetry.metrics.reload(ReloadResult::Published, now);
                 let generation = built.snapshot.generation;
-                let findings = self.put_in_force(built).await;
+                let findings = self.put_in_force(built, noticed).await;
                 log::info!(generation = generation; "reloaded ({origin}) in {:?}", started.elapsed());
                 let said = if findings.is_empty() { String::new() } else { format!("{findings}\n") };
                 Ok(format!("generation {generation}\n{said}"))
@@ -84,7 +120,7 @@ impl ControlPlane {
                 report(&findings);
                 if let Some(built) = revocations {
                     let generation = built.snapshot.generation;
-                    self.put_in_force(built).await;
+                    self.put_in_force(built, noticed).await;
                     log::warn!(generation = generation; "of the reload ({origin}) only the revocation lists are in force");
                 } else {
                     let generation = self.reader.load().generation;
@@ -100,14 +136,28 @@ impl ControlPlane {
     }
 
     /// Publishes, and ends whom the new generation wouldn't let in.
-    async fn put_in_force(&mut self, built: Built) -> Diagnostics {
+    async fn put_in_force(&mut self, built: Built, noticed: Option<Instant>) -> Diagnostics {
         let Built { snapshot, findings, new_upstreams } = built;
         report(&findings);
         take_up(&new_upstreams).await;
         self.publisher.publish(snapshot.clone());
         self.edge.telemetry.metrics.publish(&snapshot.published);
         self.end_unwelcome(&snapshot);
+        if let Some(noticed) = noticed {
+            self.edge.telemetry.metrics.change_in_effect(noticed.elapsed());
+        }
         findings
+    }
+
+    /// Has what must outlive a restart kept.
+    fn keep(&mut self) {
+        let Some(builder) = &mut self.builder else { return };
+        if builder.is_forgetful() {
+            self.edge.telemetry.metrics.state_failed(true);
+        }
+        if let Some(job) = builder.what_to_keep() {
+            self.keeping.order(job, &self.edge.telemetry.metrics);
+        }
     }
 
     fn end_unwelcome(&self, snapshot: &Snapshot) {
@@ -129,6 +179,35 @@ async fn build(mut builder: Builder) -> Result<(Builder, Outcome), String> {
     task.await.map_err(|e| {
         log::error!("the reload could not be carried out: {e}");
         "the reload could not be carried out; see the log".to_owned()
+    })
+}
+
+/// Fetches lists that are behind URLs of which nothing is known yet, for `patience` at most, and builds again with what
+/// came. Whatever doesn't come in time is taken in by a reload of its own.
+pub(super) async fn settle(
+    fetcher: &mut Fetcher,
+    builder: Builder,
+    built: Built,
+    patience: Duration,
+) -> Result<(Builder, Built), String> {
+    fetcher.follow(built.snapshot.settings.revocation.urls());
+    if !fetcher.first_answers(patience, false).await {
+        return Ok((builder, built));
+    }
+    let (builder, outcome) = build(builder).await?;
+    let again = match outcome {
+        Some(Ok(again)) => Some(again),
+        // The files have changed in between, and the next reload says it.
+        Some(Err(failed)) => failed.revocations,
+        None => None,
+    };
+    Ok(match again {
+        Some(mut again) => {
+            // The first build found these new.
+            again.new_upstreams.extend(built.new_upstreams);
+            (builder, again)
+        }
+        None => (builder, built),
     })
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 
@@ -277,7 +277,7 @@ impl Running {
 
     pub(super) fn order_reload(&self, origin: &'static str, answer: Option<Answer>) {
         // A full queue means that a reload is about to start anyway; whoever waits for an answer learns that by its end.
-        let _ = self.requests.try_send(Reload { origin, answer });
+        let _ = self.requests.try_send(Reload { origin, noticed: None, answer });
     }
 
     /// What a successor needs; none while the gateway drains.
@@ -338,7 +338,7 @@ fn open_telemetry(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Telemet
             .map_err(|e| format!("access_log.path: cannot be written: {e}"))?,
         None => AccessLog::disabled(),
     };
-    Ok(Telemetry { metrics: metrics.clone(), access })
+    Ok(Telemetry { metrics: metrics.clone(), access, expiring: Arc::default() })
 }
 
 /// Connections to an address that nobody serves would hang.
@@ -383,14 +383,14 @@ fn watch_files(
         return None;
     }
     let requests = requests.clone();
-    let changed = move || {
+    let changed = move |noticed| {
         // A full queue means that a reload is about to start anyway.
-        let _ = requests.try_send(Reload { origin: "file change", answer: None });
+        let _ = requests.try_send(Reload { origin: "file change", noticed: Some(noticed), answer: None });
     };
     match Watcher::start(inputs, timing, changed.clone()) {
         Ok(watcher) => {
             if watcher.changed_since(read_since) {
-                changed();
+                changed(Instant::now());
             }
             Some(watcher)
         }

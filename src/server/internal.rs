@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::control::{Answer, Reload};
+use super::revocation;
 use crate::admin::{self, Admin, Adopted, Control, Health, Pending};
 use crate::config::Settings;
 use crate::snapshot::Reader;
@@ -56,7 +57,10 @@ impl Doors<'_> {
         let reload = move || {
             let requests = requests.clone();
             ask(async move |answer| {
-                requests.send(Reload { origin: "admin", answer: Some(answer) }).await.map_err(|_| STOPPING.to_owned())
+                requests
+                    .send(Reload { origin: "admin", noticed: None, answer: Some(answer) })
+                    .await
+                    .map_err(|_| STOPPING.to_owned())
             })
         };
         let upgrade = move || {
@@ -66,7 +70,14 @@ impl Doors<'_> {
                 None => Err("this gateway is part of another program, which alone can start its successor".to_owned()),
             })
         };
-        Control { config: Arc::new(config), reload: Arc::new(reload), upgrade: Arc::new(upgrade) }
+        let (reader, expiring) = (self.reader.clone(), self.telemetry.expiring.clone());
+        let revocation = move |format| revocation::page(&reader.load(), &expiring, format);
+        Control {
+            config: Arc::new(config),
+            revocation: Arc::new(revocation),
+            reload: Arc::new(reload),
+            upgrade: Arc::new(upgrade),
+        }
     }
 }
 

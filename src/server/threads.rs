@@ -7,13 +7,14 @@ use std::time::{Duration, Instant, SystemTime};
 use pingora::server::configuration::ServerConf;
 use tokio::sync::{mpsc, watch};
 
-use super::control::{ControlPlane, Reload, take_up};
+use super::control::{ControlPlane, FETCH_PATIENCE, Reload, report, settle, take_up};
+use super::keeping::Keeping;
 use super::pulse::{Pulse, Pulses};
 use super::sockets;
 use crate::config::Settings;
 use crate::edge::{self, App, Bound, Counters, Edge, Register, WindowBudget};
 use crate::proxy;
-use crate::snapshot::{Builder, Built, Publisher, Reader, Watcher};
+use crate::snapshot::{Builder, Built, Fetcher, Publisher, Reader, Watcher};
 use crate::telemetry::{self, ReloadResult, Telemetry};
 
 /// Idle connections to upstreams that each serving thread keeps.
@@ -60,6 +61,16 @@ pub(super) fn start(plan: Plan) -> Result<(JoinHandle<()>, watch::Receiver<bool>
 
 async fn run(plan: Plan, started: &std_mpsc::SyncSender<Result<(), String>>) {
     let Plan { builder, built, bound, telemetry, watcher, reloads, publisher, reader, draining, hurried, beat } = plan;
+    let mut fetcher = Fetcher::new(builder.shelf(), telemetry.metrics.clone());
+    let first = built.snapshot.generation;
+    let (builder, built) = match settle(&mut fetcher, builder, built, FETCH_PATIENCE).await {
+        Ok(settled) => settled,
+        Err(e) => return drop(started.send(Err(e))),
+    };
+    if built.snapshot.generation != first {
+        report(&built.findings);
+        publisher.publish(built.snapshot.clone());
+    }
     let settings = built.snapshot.settings.clone();
     telemetry.metrics.publish(&built.snapshot.published);
     telemetry.metrics.reload(ReloadResult::Published, SystemTime::now());
@@ -79,7 +90,15 @@ async fn run(plan: Plan, started: &std_mpsc::SyncSender<Result<(), String>>) {
     if let Some((pulses, every)) = beat {
         tokio::spawn(pulses.pulse(settings.threads).keep(every));
     }
-    let control = ControlPlane { builder: Some(builder), publisher, edge: edge.clone(), watcher, reader };
+    let control = ControlPlane {
+        builder: Some(builder),
+        publisher,
+        edge: edge.clone(),
+        watcher,
+        reader,
+        fetcher,
+        keeping: Keeping::default(),
+    };
     let reloading = tokio::spawn(control.run(reloads));
     log::info!(generation = built.snapshot.generation; "serving");
     let _ = started.send(Ok(()));

@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::lists::{default_revocation, load_crls};
+use super::keep::ToKeep;
+use super::lists::Lists;
 use super::parts::{Before, Parts, Pinned, Report};
-use super::{Listener, Snapshot};
+use super::status::{SourceStatus, warn_of_gaps};
+use super::{Listener, Shelf, Snapshot, unix_now};
 use crate::config::{self, Diagnostics, TlsVersion, UploadBinding};
 use crate::identity::LeafRules;
-use crate::revocation::{Index, Issuer, SourceReport, Sources};
-use crate::telemetry::{CertificateExpiry, CertificateKind, CrlState, Metrics, Published};
+use crate::revocation::{Index, Issuer};
+use crate::telemetry::{CertificateExpiry, CertificateKind, Metrics, Published};
 use crate::tls::{self, Acceptor, AcceptorSettings, CertificateInfo, ProtocolFloor, TicketKeys};
 use crate::uploads::Binder;
 use crate::upstream::{self, Upstream};
@@ -21,14 +23,14 @@ pub struct Builder {
     file: PathBuf,
     metrics: Arc<Metrics>,
     generation: u64,
-    crls: Sources,
+    lists: Lists,
     tickets: Tickets,
     /// With a key made by this process.
     uploads: Option<Binder>,
     /// What the snapshot in force was made of.
     last: Option<Arc<Parts>>,
-    /// The lists the snapshot in force was made of.
-    last_lists: Vec<SourceReport>,
+    /// How the sources of lists stood for the snapshot in force.
+    last_sources: Arc<[SourceStatus]>,
     /// What the files named when they were last read, usable or not.
     inputs: Vec<PathBuf>,
     pinned: Option<Pinned>,
@@ -61,15 +63,25 @@ impl Builder {
     /// A builder for this configuration file.
     #[must_use]
     pub fn new(file: &Path, metrics: Arc<Metrics>) -> Self {
+        Self::with(file, metrics, false)
+    }
+
+    /// A builder that only looks: nothing is written to the state directory.
+    #[must_use]
+    pub fn read_only(file: &Path, metrics: Arc<Metrics>) -> Self {
+        Self::with(file, metrics, true)
+    }
+
+    fn with(file: &Path, metrics: Arc<Metrics>, read_only: bool) -> Self {
         Builder {
             file: file.to_owned(),
             metrics,
             generation: 0,
-            crls: Sources::new(default_revocation()),
+            lists: Lists::new(read_only),
             tickets: HashMap::new(),
             uploads: None,
             last: None,
-            last_lists: Vec::new(),
+            last_sources: Arc::default(),
             inputs: vec![file.to_owned()],
             pinned: None,
         }
@@ -86,6 +98,23 @@ impl Builder {
     #[must_use]
     pub fn inputs(&self) -> &[PathBuf] {
         &self.inputs
+    }
+
+    /// Where lists behind URLs are to be put for the next build.
+    #[must_use]
+    pub fn shelf(&self) -> Arc<Shelf> {
+        self.lists.shelf().clone()
+    }
+
+    /// What must outlive a restart, once it is published.
+    pub fn what_to_keep(&mut self) -> Option<ToKeep> {
+        self.lists.what_to_keep()
+    }
+
+    /// Whether there is a state directory that can't be used.
+    #[must_use]
+    pub fn is_forgetful(&self) -> bool {
+        self.lists.is_forgetful()
     }
 
     /// Loads every file and builds the next snapshot. Blocking, and expensive with large revocation lists.
@@ -119,11 +148,11 @@ impl Builder {
     /// The last good parts with the lists as they are now, if that changes anything.
     fn newer_lists(&mut self) -> Option<Built> {
         let last = self.last.clone()?;
-        let before = std::mem::take(&mut self.last_lists);
+        let before = self.last_sources.clone();
         let built = self.assemble(&last).ok()?;
         let lists =
-            |reports: &[SourceReport]| reports.iter().flat_map(|source| source.lists.clone()).collect::<Vec<_>>();
-        if lists(&before) == lists(&self.last_lists) {
+            |sources: &[SourceStatus]| sources.iter().flat_map(|source| source.lists.clone()).collect::<Vec<_>>();
+        if lists(&before) == lists(&self.last_sources) {
             // What was built is as good as what is in force, under the same number.
             self.generation -= 1;
             return None;
@@ -135,14 +164,20 @@ impl Builder {
     fn assemble(&mut self, parts: &Arc<Parts>) -> Result<Built, Diagnostics> {
         let mut report = Report { document: &parts.document, findings: Vec::new() };
         let issuers: Vec<Issuer> = parts.material.iter().flat_map(|m| m.trust.issuers().iter().cloned()).collect();
-        let mut crls = self.crls.clone();
-        let (revocation, lists) = load_crls(&mut crls, parts.settings(), &issuers, &mut report);
+        let taken = self.lists.load(parts.settings(), &issuers, &mut report);
+        let revocation = taken.index.clone();
+        warn_of_gaps(&taken.statuses, &issuers, parts.settings(), unix_now(), &mut report);
         let mut tickets = self.tickets.clone();
         let listeners = build_listeners(parts, &revocation, &mut tickets, &mut report);
         let uploads = upload_binder(&parts.settings().uploads, &mut self.uploads);
         let uploads = uploads.map_err(|message| report.error("uploads", message));
         let findings = report.into_diagnostics();
         let (Some(listeners), Ok(uploads)) = (listeners, uploads) else { return Err(findings) };
+        // From here on nothing can fail.
+        let sources: Arc<[SourceStatus]> = self.lists.commit(taken, parts.settings()).into();
+        for source in sources.iter() {
+            source.faults.iter().for_each(|fault| self.metrics.crl_error(&source.name, fault.as_str()));
+        }
         let generation = self.generation + 1;
         let known = self.last.as_ref().map_or(&[][..], |last| &last.upstreams);
         let is_new = |upstream: &&Arc<Upstream>| !known.iter().any(|old| Arc::ptr_eq(old, upstream));
@@ -154,14 +189,14 @@ impl Builder {
             policy: parts.policy.clone(),
             upstreams: upstream::Table::new(parts.upstreams.clone()),
             uploads,
-            published: published(generation, parts, &lists),
+            published: published(generation, parts, &sources),
+            sources: sources.clone(),
+            fetched: self.lists.shelf().clone(),
             settings: parts.settings().clone(),
         });
-        // From here on nothing can fail.
         self.generation = generation;
-        self.crls = crls;
         self.tickets = tickets;
-        self.last_lists = lists;
+        self.last_sources = sources;
         self.last = Some(parts.clone());
         self.pinned.get_or_insert_with(|| Pinned::of(&snapshot.settings));
         Ok(Built { snapshot, findings, new_upstreams })
@@ -236,7 +271,7 @@ fn upload_binder(binding: &UploadBinding, own: &mut Option<Binder>) -> Result<Op
     }
 }
 
-fn published(generation: u64, parts: &Parts, crls: &[SourceReport]) -> Published {
+fn published(generation: u64, parts: &Parts, sources: &[SourceStatus]) -> Published {
     let mut certificates = Vec::new();
     for (listener, material) in parts.settings().listeners.iter().zip(&parts.material) {
         let mut add = |kind, info: &CertificateInfo| {
@@ -250,17 +285,10 @@ fn published(generation: u64, parts: &Parts, crls: &[SourceReport]) -> Published
             certificates.push(CertificateExpiry { kind, name: upstream.name().to_owned(), not_after });
         }
     }
-    let crls = crls.iter().map(|source| CrlState {
-        source: source.key.clone(),
-        entries: source.lists.iter().map(|list| list.entries).sum(),
-        // A delta that runs out leaves its base in force.
-        next_update: source.lists.iter().filter(|list| list.delta_of.is_none()).map(|list| list.next_update).min(),
-        failed: !source.faults.is_empty(),
-    });
     Published {
         generation,
         certificates,
-        crls: crls.collect(),
+        crls: sources.iter().map(SourceStatus::metrics).collect(),
         upstreams: parts.upstreams.iter().map(|upstream| upstream.name().to_owned()).collect(),
     }
 }

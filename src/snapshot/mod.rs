@@ -4,8 +4,12 @@
 //! sees the new policy with the old trust.
 
 mod build;
+mod fetch;
+mod keep;
 mod lists;
 mod parts;
+mod shelf;
+mod status;
 mod store;
 mod watch;
 
@@ -15,6 +19,11 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ipnet::IpNet;
 
 pub use build::{Builder, Built, Failed};
+pub use fetch::Fetcher;
+pub use keep::ToKeep;
+pub use shelf::Shelf;
+pub(crate) use status::span;
+pub use status::{SourceKind, SourceStatus};
 pub use store::{Publisher, Reader, store};
 pub use watch::Watcher;
 
@@ -44,6 +53,10 @@ pub struct Snapshot {
     pub upstreams: upstream::Table,
     /// What ties upload sessions to their clients; none if that is switched off.
     pub uploads: Option<Binder>,
+    /// How the sources of revocation lists stood.
+    pub sources: Arc<[SourceStatus]>,
+    /// How fetching them goes now.
+    pub fetched: Arc<Shelf>,
     /// What metrics say about this generation.
     pub published: Published,
 }

@@ -1,7 +1,7 @@
 //! Everything a snapshot is made of except the revocation lists: loaded whole, or not at all.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::{self, Diagnostic, Diagnostics, Document, Fault, Settings, Severity, read_yaml_with};
@@ -62,6 +62,7 @@ pub(super) struct Pinned {
     access_log: Option<config::AccessLog>,
     log: config::Log,
     limits: config::Limits,
+    state_directory: Option<PathBuf>,
 }
 
 impl Pinned {
@@ -75,6 +76,7 @@ impl Pinned {
             access_log: settings.access_log.clone(),
             log: settings.log,
             limits: settings.limits,
+            state_directory: settings.state_directory.clone(),
         }
     }
 
@@ -89,6 +91,7 @@ impl Pinned {
             ("access_log", self.access_log != other.access_log),
             ("log", self.log != other.log),
             ("limits", self.limits != other.limits),
+            ("state_directory", self.state_directory != other.state_directory),
         ];
         listeners.chain(others.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key.to_owned())).collect()
     }
@@ -164,11 +167,11 @@ impl Report<'_> {
         self.add(key, message, Severity::Error);
     }
 
-    fn warn(&mut self, key: &str, message: String) {
+    pub(super) fn warn(&mut self, key: &str, message: String) {
         self.add(key, message, Severity::Warning);
     }
 
-    fn material(&mut self, section: &str, errors: Vec<MaterialError>) {
+    pub(super) fn material(&mut self, section: &str, errors: Vec<MaterialError>) {
         for error in errors {
             self.error(&format!("{section}.{}", error.field), error.message);
         }

@@ -29,14 +29,18 @@ enum Message {
 }
 
 impl Watcher {
-    /// Starts a thread that calls `changed` once for every burst of changes.
+    /// Starts a thread that calls `changed` once for every burst of changes, with the time of its first event.
     ///
     /// A burst ends when nothing happened for `quiet`, or `max_delay` after its first event.
     ///
     /// # Errors
     ///
     /// When the kernel gives no watch (the limit of inotify instances).
-    pub fn start(inputs: &[PathBuf], timing: Reload, changed: impl Fn() + Send + 'static) -> notify::Result<Self> {
+    pub fn start(
+        inputs: &[PathBuf],
+        timing: Reload,
+        changed: impl Fn(Instant) + Send + 'static,
+    ) -> notify::Result<Self> {
         let (commands, messages) = sync_channel(QUEUE);
         let events = commands.clone();
         let inner = notify::recommended_watcher(move |event| {
@@ -88,7 +92,7 @@ fn directories(input: &Path) -> Vec<PathBuf> {
     directories
 }
 
-fn run(messages: &Receiver<Message>, timing: Reload, changed: impl Fn()) {
+fn run(messages: &Receiver<Message>, timing: Reload, changed: impl Fn(Instant)) {
     let mut inputs: Vec<PathBuf> = Vec::new();
     // The burst under way: when it began, and when it last went on.
     let mut burst: Option<(Instant, Instant)> = None;
@@ -110,13 +114,16 @@ fn run(messages: &Receiver<Message>, timing: Reload, changed: impl Fn()) {
             }
             Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {
-                burst = None;
-                changed();
+                if let Some((first, _)) = burst.take() {
+                    changed(first);
+                }
             }
         }
-        if burst.is_some_and(|(first, _)| first.elapsed() >= timing.max_delay + Duration::from_millis(1)) {
+        if let Some((first, _)) = burst
+            && first.elapsed() >= timing.max_delay + Duration::from_millis(1)
+        {
             burst = None;
-            changed();
+            changed(first);
         }
     }
 }
@@ -161,7 +168,7 @@ mod tests {
     fn bursts(send: impl FnOnce(&SyncSender<Message>)) -> usize {
         let (commands, messages) = sync_channel(QUEUE);
         let (fired, count) = sync_channel(QUEUE);
-        let thread = std::thread::spawn(move || run(&messages, timing(), move || fired.send(()).expect("counted")));
+        let thread = std::thread::spawn(move || run(&messages, timing(), move |_| fired.send(()).expect("counted")));
         commands.send(Message::Inputs(vec![PathBuf::from("/etc/p/policy.yaml")])).expect("listening");
         send(&commands);
         std::thread::sleep(Duration::from_millis(100));

@@ -6,6 +6,7 @@
 
 mod access;
 mod escape;
+mod expiring;
 mod label;
 pub mod log;
 mod metrics;
@@ -16,6 +17,7 @@ mod record;
 use std::sync::Arc;
 
 pub use access::AccessLog;
+pub use expiring::{Expiring, ExpiringClient};
 pub use label::Label;
 pub use metrics::{CertificateExpiry, CrlState, Metrics, Published, UpstreamMetrics};
 pub use outcome::{
@@ -30,6 +32,8 @@ pub struct Telemetry {
     pub metrics: Arc<Metrics>,
     /// One line per request.
     pub access: AccessLog,
+    /// Client certificates that run out soon.
+    pub expiring: Arc<Expiring>,
 }
 
 impl Telemetry {

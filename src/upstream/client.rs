@@ -1,5 +1,5 @@
-//! The gateway's own requests to a registry: one each on a connection of its own, with a deadline and a bound on what is
-//! read.
+//! The gateway's own requests, to a registry or for a revocation list: one each on a connection of its own, with a
+//! deadline and a bound on what is read.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -18,6 +18,9 @@ static CONNECTOR: LazyLock<Connector> = LazyLock::new(|| Connector::new(None));
 
 /// Interim answers (1xx) that are skipped before an answer.
 const MAX_INTERIM: usize = 8;
+
+/// The error of an answer that is larger than wanted.
+pub(crate) const TOO_LARGE: ErrorType = ErrorType::Custom("AnswerTooLarge");
 
 /// What came back.
 #[derive(Debug)]
@@ -78,7 +81,7 @@ async fn exchange(peer: &HttpPeer, request: RequestHeader, wanted: Wanted) -> pi
     let head = read_head(&mut session).await?;
     let body = match wanted {
         Wanted::Head => Bytes::new(),
-        Wanted::Whole(most) => read_body(&mut session, most).await?,
+        Wanted::Whole(most) => read_body(&mut session, &head, most).await?,
     };
     Ok(Answer { head, body })
 }
@@ -95,11 +98,16 @@ async fn read_head(session: &mut HttpSession) -> pingora::Result<ResponseHeader>
     Err(failure(ErrorType::InvalidHTTPHeader, "no answer among the interim ones"))
 }
 
-async fn read_body(session: &mut HttpSession, most: usize) -> pingora::Result<Bytes> {
-    let mut body = BytesMut::new();
+async fn read_body(session: &mut HttpSession, head: &ResponseHeader, most: usize) -> pingora::Result<Bytes> {
+    let announced = head.headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let mut body = BytesMut::with_capacity(announced.unwrap_or(0_usize).min(most));
+    let too_large = || failure(TOO_LARGE, "the answer is larger than it may be");
+    if announced.is_some_and(|length| length > most) {
+        return Err(too_large());
+    }
     while let Some(part) = session.read_response_body().await? {
         if body.len() + part.len() > most {
-            return Err(failure(ErrorType::InternalError, "the answer is larger than it may be"));
+            return Err(too_large());
         }
         body.extend_from_slice(&part);
     }

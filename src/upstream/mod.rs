@@ -5,6 +5,7 @@
 
 mod admission;
 pub(crate) mod client;
+pub(crate) mod document;
 mod health;
 mod resolve;
 

@@ -25,6 +25,7 @@ fn a_program_starts_reloads_drains_and_stops_gateways() {
         identity: Some(builder.client_ca.issue(&pki::client("embedded"))),
         alpn: ALPN_BOTH,
         source: None,
+        newest: None,
     };
 
     let gateway = Gateway::load(&file).expect("the configuration is good");

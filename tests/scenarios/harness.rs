@@ -60,6 +60,7 @@ fn upstream_and_client_agree_on_every_byte() {
         identity: Some(client),
         alpn: tls::ALPN_H1,
         source: None,
+        newest: None,
     };
     let mut h1 = H1::connect(&tls).expect("a connection");
     let reply = h1.get("/x");

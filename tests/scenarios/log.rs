@@ -63,6 +63,7 @@ impl Unread {
             identity: identity.cloned(),
             alpn: ALPN_H1,
             source: None,
+            newest: None,
         })
     }
 

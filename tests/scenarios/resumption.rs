@@ -91,14 +91,51 @@ fn resumed_session_of_an_expired_certificate_is_refused() {
         let arguments = ["-u", "-d", offset, "+%Y%m%d%H%M%SZ"];
         process::run("date", &arguments, b"", Duration::from_secs(5)).expect_success("date").text().trim().to_owned()
     };
-    let profile = pki::client("short-lived").valid(&time("1 hour ago"), &time("3 seconds"));
+    let profile = pki::client("short-lived").valid(&time("1 hour ago"), &time("6 seconds"));
     let identity = gateway.client_ca.issue(&profile);
-    let file = keep(&gateway, &identity, "-tls1_3");
+    let issued = std::time::Instant::now();
+    let sessions = ["-tls1_3", "-tls1_2"].map(|version| {
+        let file = keep(&gateway, &identity, version);
+        let kept = format!("{file}{version}");
+        std::fs::rename(file, &kept).expect("it was kept");
+        (version, kept)
+    });
     upstream.take();
-    std::thread::sleep(Duration::from_millis(4_200));
-    let shown = resume(&gateway, &identity, "-tls1_3", &file);
-    assert!(!shown.text().contains("HTTP/1.1 200"), "{}", shown.all());
+    std::thread::sleep(Duration::from_millis(7_200).saturating_sub(issued.elapsed()));
+    for (version, file) in sessions {
+        let shown = resume(&gateway, &identity, version, &file);
+        assert!(!shown.text().contains("HTTP/1.1 200"), "{version}: {}", shown.all());
+    }
     upstream.assert_untouched("a resumed session of an expired certificate");
+}
+
+#[test]
+fn resumed_session_of_a_revoked_intermediates_client_is_refused() {
+    let upstream = Upstream::start();
+    let builder = gateway().upstream(upstream.url());
+    let middle = builder.client_ca.intermediate("Middle", &[]);
+    let bundle = builder.client_ca.pem() + &middle.pem();
+    let lists = builder.client_ca.crl().pem() + &middle.crl().pem();
+    let gateway = builder.file("client-ca.pem", &bundle).crl(&lists).start();
+    // The gateway has the intermediate itself, so the client needn't send it, and gets tickets.
+    let mut identity = middle.issue(&pki::client("ci-9"));
+    identity.intermediates = None;
+    let sessions = ["-tls1_3", "-tls1_2"].map(|version| {
+        let kept = format!("{}{version}", keep(&gateway, &identity, version));
+        std::fs::rename(gateway.path().join("session"), &kept).expect("it was kept");
+        let shown = resume(&gateway, &identity, version, &kept).text();
+        assert!(shown.contains("Reused, TLSv1"), "{version}: {shown}");
+        (version, kept)
+    });
+    upstream.take();
+    let root = gateway.client_ca.crl().number(2).revoke(&middle.certificate).pem();
+    gateway.write("ca.crl", root + &middle.crl().pem());
+    gateway.reload_ok();
+    for (version, file) in sessions {
+        let shown = resume(&gateway, &identity, version, &file);
+        assert_eq!(alert(&shown), Some(44), "{version}: {}", shown.all());
+    }
+    upstream.assert_untouched("a resumed session below a revoked intermediate");
 }
 
 #[test]

@@ -127,6 +127,7 @@ fn an_inherited_socket_is_served_and_never_refused_a_connection() {
         identity: Some(builder.client_ca.issue(&crate::support::pki::client("early"))),
         alpn: ALPN_BOTH,
         source: None,
+        newest: None,
     };
     // Connects before there is a gateway: the kernel queues it.
     let early =

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 
 /// A CRL under construction.
+#[derive(Clone)]
 pub struct Crl<'a> {
     ca: &'a Ca,
     revoked: Vec<String>,

@@ -78,12 +78,12 @@ fn base_config() -> Value {
 
 /// A gateway about to start.
 pub struct Builder {
-    directory: TempDir,
-    config: Value,
+    pub(super) directory: TempDir,
+    pub(super) config: Value,
     pub server_ca: Ca,
     pub client_ca: Ca,
-    client: Identity,
-    start: Start,
+    pub(super) client: Identity,
+    pub(super) start: Start,
 }
 
 /// How the binary is started, if not plainly.
@@ -196,7 +196,13 @@ impl Builder {
     /// # Errors
     /// When the process ends, or doesn't report all its listeners in time.
     pub fn try_start(self) -> Result<Gateway, String> {
-        let file = self.write_config();
+        self.write_config();
+        self.launch()
+    }
+
+    /// Starts the gateway with the files as they are.
+    pub(super) fn launch(self) -> Result<Gateway, String> {
+        let file = self.path().join("portcullis.yaml");
         let listeners = self.config["listeners"].as_array().map_or(0, Vec::len);
         let mut process =
             start_binary_as(self.start, &["serve", "--config", &file.to_string_lossy()], self.directory.path());

@@ -1,7 +1,7 @@
 //! A gateway that runs: its clients, its files, and what it says about itself.
 
 use super::client::H1;
-use super::gateway::{NAME, yaml};
+use super::gateway::{Builder, NAME, Start, yaml};
 use super::h2client::H2;
 use super::pki::{self, Ca, Identity};
 use super::plain::{plain_http, sample};
@@ -74,6 +74,7 @@ impl Gateway {
             identity: Some(identity.clone()),
             alpn: ALPN_BOTH,
             source: None,
+            newest: None,
         }
     }
 
@@ -216,6 +217,16 @@ impl Gateway {
             .unwrap_or_else(|| panic!("no {field} in {status}"))
     }
 
+    /// Stops the gateway and starts another one with the same files. `Err` is what it wrote when it didn't come up.
+    ///
+    /// # Errors
+    /// As `Builder::try_start`.
+    pub fn restart(mut self) -> Result<Self, String> {
+        self.process.stop(PATIENCE);
+        let Self { config, server_ca, client_ca, client, directory, .. } = self;
+        Builder { directory, config, server_ca, client_ca, client, start: Start::default() }.launch()
+    }
+
     pub fn log(&self) -> Vec<String> {
         self.process.lines()
     }
@@ -259,5 +270,13 @@ impl Client {
     #[track_caller]
     pub fn get(&mut self, target: &str) -> Reply {
         self.request("GET", target, &[], b"")
+    }
+
+    /// Waits until the gateway ends the connection. `false` when it doesn't within `limit`.
+    pub fn has_ended_within(mut self, limit: Duration) -> bool {
+        match &mut self {
+            Self::H1(client) => client.is_closed_within(limit),
+            Self::H2(client) => client.ended_within(limit).is_some(),
+        }
     }
 }

@@ -41,6 +41,13 @@ pub fn extra(tool: &str) -> Option<PathBuf> {
     None
 }
 
+/// Says that the test is skipped since the superuser, who reads everything, runs it. CI does.
+#[track_caller]
+pub fn skipped_as_root() {
+    let place = std::panic::Location::caller();
+    eprintln!("SKIPPED: {place}: permissions mean nothing to the superuser; run it as another user");
+}
+
 /// The path of a program, also where Debian keeps daemons out of a user's PATH.
 pub fn find(tool: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();

@@ -4,7 +4,8 @@
 
 use super::pki::Identity;
 use pingora::tls::ssl::{
-    AlpnError, SslAcceptor, SslConnector, SslFiletype, SslMethod, SslStream, SslVerifyMode, select_next_proto,
+    AlpnError, SslAcceptor, SslConnector, SslFiletype, SslMethod, SslStream, SslVerifyMode, SslVersion,
+    select_next_proto,
 };
 use std::future::poll_fn;
 use std::io::{Read, Write};
@@ -48,6 +49,8 @@ pub struct Tls {
     pub alpn: &'static [u8],
     /// The loopback address to come from; `None` leaves it to the kernel.
     pub source: Option<Ipv4Addr>,
+    /// The newest version of TLS offered; `None` is what the library has.
+    pub newest: Option<SslVersion>,
 }
 
 pub const ALPN_H1: &[u8] = b"\x08http/1.1";
@@ -60,6 +63,12 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 impl Tls {
     pub fn alpn(mut self, alpn: &'static [u8]) -> Self {
         self.alpn = alpn;
+        self
+    }
+
+    /// Offers TLS 1.2 at most.
+    pub fn tls12(mut self) -> Self {
+        self.newest = Some(SslVersion::TLS1_2);
         self
     }
 
@@ -90,6 +99,7 @@ impl Tls {
         let mut builder = SslConnector::builder(SslMethod::tls()).expect("a TLS client context");
         builder.set_ca_file(&self.ca).expect("the CA file of the test is readable");
         builder.set_alpn_protos(self.alpn).expect("a valid ALPN list");
+        builder.set_max_proto_version(self.newest).expect("a version the library has");
         if let Some(identity) = &self.identity {
             builder.set_certificate_chain_file(&identity.chain).expect("the client chain is readable");
             builder.set_private_key_file(&identity.key, SslFiletype::PEM).expect("the client key is readable");

@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::policy::PolicyFile;
-use crate::config::{AdminAddress, Authorization, CrlSource, Endpoint, LogTarget, UploadBinding, reference};
+use crate::config::{AdminAddress, Authorization, CrlPlace, Endpoint, LogTarget, UploadBinding, reference};
 
 fn directory() -> TempDir {
     TempDir::new().expect("a temporary directory")
@@ -177,7 +177,7 @@ fn a_password_comes_from_its_file_and_never_shows() {
     let shown = format!("{settings:?} {} {:?}", settings.effective(), document.warnings);
     assert!(!shown.contains("hunter2"));
     assert!(settings.inputs().contains(&password.as_path()));
-    assert_eq!(settings.revocation.sources[1], CrlSource::Directory("/crls".into()));
+    assert_eq!(settings.revocation.sources[1].place, CrlPlace::Directory("/crls".into()));
 
     fs::set_permissions(&password, fs::Permissions::from_mode(0o600)).expect("set");
     assert_eq!(load(&path).expect("valid").warnings, []);

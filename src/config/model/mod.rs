@@ -6,6 +6,7 @@
 
 mod limits;
 mod listener;
+mod revocation;
 mod uploads;
 mod upstream;
 
@@ -19,6 +20,7 @@ use super::units::HumanDuration;
 
 pub use limits::{H2Frames, Limits};
 pub use listener::{Listener, ListenerTls, ProxyProtocol, ServerCertificate, TlsVersion};
+pub use revocation::{ChainCheck, Clients, CrlSource, Freshness, Revocation};
 pub use uploads::Uploads;
 pub use upstream::{Authorization, Credentials, HealthCheck, Upstream, UpstreamTimeouts, UpstreamTls};
 
@@ -42,6 +44,10 @@ pub struct Config {
     /// Certificate revocation lists.
     #[serde(default)]
     pub revocation: Revocation,
+
+    /// Client certificates, as far as they are watched.
+    #[serde(default)]
+    pub clients: Clients,
 
     /// Uploads that are under way.
     #[serde(default)]
@@ -84,78 +90,12 @@ pub struct Config {
     #[serde(default)]
     pub drain: Drain,
 
-    /// A directory for what must outlive a restart, such as the highest CRL numbers seen; null keeps nothing.
+    /// A directory for what must outlive a restart: the last good revocation lists, and the highest CRL numbers seen. It
+    /// is made if it is missing (mode 0700), and belongs to one gateway. Null keeps nothing: after a restart, lists behind
+    /// URLs must be fetched before their clients are let in. Changes need a restart.
     #[serde(default)]
     #[schemars(example = &"/var/lib/portcullis")]
     pub state_directory: Option<PathBuf>,
-}
-
-/// Certificate revocation lists.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Revocation {
-    /// Where lists are read. Without any, revocation isn't checked.
-    pub crls: Vec<CrlSource>,
-
-    /// What becomes of the clients of an issuer that has no valid list.
-    pub freshness: Freshness,
-
-    /// Which certificates of a client's path are asked about. The anchor never is.
-    pub check: ChainCheck,
-
-    /// How long a list goes on being valid after its nextUpdate.
-    pub grace: HumanDuration,
-
-    /// How far a list's thisUpdate may lie in the future, for clocks that differ.
-    pub clock_skew: HumanDuration,
-}
-
-impl Default for Revocation {
-    fn default() -> Self {
-        Self {
-            crls: Vec::new(),
-            freshness: Freshness::Required,
-            check: ChainCheck::Chain,
-            grace: HumanDuration::from_secs(0),
-            clock_skew: HumanDuration::from_secs(60),
-        }
-    }
-}
-
-/// A place with revocation lists: either a file or a directory.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-#[schemars(extend("minProperties" = 1, "maxProperties" = 1))]
-pub struct CrlSource {
-    /// A file, PEM (several lists may follow each other) or DER.
-    #[schemars(example = &"ca.crl")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub file: Option<PathBuf>,
-
-    /// A directory; each file in it is a source of its own.
-    #[schemars(example = &"crls/")]
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub directory: Option<PathBuf>,
-}
-
-/// What becomes of the clients of an issuer that has no valid list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Freshness {
-    /// They are refused.
-    Required,
-    /// They are accepted, and a metric tells.
-    Optional,
-}
-
-/// Which certificates of a client's path are asked about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ChainCheck {
-    /// The client's certificate and every intermediate.
-    Chain,
-    /// Only the client's certificate.
-    Leaf,
 }
 
 /// Headers the gateway makes for the registry.

@@ -81,7 +81,7 @@ pub(super) fn endpoint(url: &str) -> Result<(Scheme, Endpoint), &'static str> {
 }
 
 /// Splits `host`, `host:port`, `[address]` or `[address]:port`; the host comes in lower case and without brackets.
-fn host_and_port(authority: &str) -> Option<(String, Option<u16>)> {
+pub(super) fn host_and_port(authority: &str) -> Option<(String, Option<u16>)> {
     let (host, port) = if let Some(rest) = authority.strip_prefix('[') {
         let (address, rest) = rest.split_once(']')?;
         address.parse::<Ipv6Addr>().ok()?;

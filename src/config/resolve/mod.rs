@@ -6,6 +6,7 @@
 mod address;
 mod limits;
 mod listener;
+mod revocation;
 #[cfg(test)]
 mod tests;
 mod uploads;
@@ -18,7 +19,7 @@ use std::time::Duration;
 use super::fault::Fault;
 use super::load::SecretFile;
 use super::model::{self, Config};
-use super::settings::{AccessLog, CrlSource, Headers, Log, LogTarget, Reload, Revocation, Settings};
+use super::settings::{AccessLog, Headers, Log, LogTarget, Reload, Settings};
 use super::units::{ByteSize, HumanDuration, Shown};
 
 /// What became of a model.
@@ -64,7 +65,12 @@ impl Resolver<'_> {
             listeners: self.listeners(&config.listeners, &config.upstreams),
             upstreams,
             policy: self.path("policy", &config.policy),
-            revocation: self.revocation(&config.revocation),
+            revocation: self.revocation(config),
+            client_expiry_warning: self.time(
+                "clients.expiry_warning",
+                config.clients.expiry_warning,
+                Range::up_to(YEAR),
+            ),
             uploads: self.uploads(&config.uploads),
             limits: self.limits(&config.limits),
             headers: Headers { client_cert: config.headers.client_cert },
@@ -78,29 +84,6 @@ impl Resolver<'_> {
             state_directory: self.optional_path("state_directory", config.state_directory.as_deref()),
             file: file.to_owned(),
             effective: serde_json::to_value(config).unwrap_or_default(),
-        }
-    }
-
-    fn revocation(&mut self, model: &model::Revocation) -> Revocation {
-        let mut sources = Vec::new();
-        for (index, source) in model.crls.iter().enumerate() {
-            let at = format!("revocation.crls[{index}]");
-            match (&source.file, &source.directory) {
-                (Some(file), None) => sources.push(CrlSource::File(self.path(&format!("{at}.file"), file))),
-                (None, Some(directory)) => {
-                    sources.push(CrlSource::Directory(self.path(&format!("{at}.directory"), directory)));
-                }
-                _ => self.error(at, "give either file or directory; a source of each kind is an entry of its own"),
-            }
-        }
-        let paths = sources.iter().map(CrlSource::path).map(|path| path.display().to_string());
-        self.unique(paths.enumerate().map(|(index, path)| (format!("revocation.crls[{index}]"), path)), "source");
-        Revocation {
-            sources,
-            freshness: model.freshness,
-            check: model.check,
-            grace: self.time("revocation.grace", model.grace, Range::up_to(YEAR)),
-            clock_skew: self.time("revocation.clock_skew", model.clock_skew, Range::up_to(DAY)),
         }
     }
 

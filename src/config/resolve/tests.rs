@@ -97,14 +97,41 @@ fn each_contradiction_is_named_by_its_key() {
         (rest("admin: { address: localhost }"), "admin.address: \"localhost\" is no IP address with a port"),
         (rest("admin: { address: 'unix:' }"), "admin.address: an empty path"),
         (rest("health: { address: '9090' }"), "health.address: \"9090\" is no IP address with a port"),
-        (rest("revocation: { crls: [{}] }"), "revocation.crls[0]: give either file or directory"),
-        (rest("revocation: { crls: [{ file: a, directory: b }] }"), "revocation.crls[0]: give either"),
-        (rest("revocation: { crls: [{ file: a }, { file: a }] }"), "revocation.crls[1]: the source"),
         (rest("limits: { handshake_timeout: 0s }"), "limits.handshake_timeout: 0s is too short"),
         (rest("limits: { h2_upload_memory: 1KiB }"), "limits.h2_upload_memory: 1KiB is too small; at least 1MiB"),
         (rest("reload: { quiet: 1s }"), "reload.max_delay: this must be at least as long as quiet (1s)"),
         (rest("state_directory: ''"), "state_directory: an empty path"),
     ];
+    assert_named(&cases);
+}
+
+#[test]
+fn each_contradiction_of_a_source_of_lists_is_named_by_its_key() {
+    let cases = [
+        (rest("revocation: { crls: [{}] }"), "revocation.crls[0]: give one of file, directory and url"),
+        (rest("revocation: { crls: [{ file: a, directory: b }] }"), "revocation.crls[0]: give one of"),
+        (rest("revocation: { crls: [{ url: 'ftp://x/y' }] }"), "revocation.crls[0].url: this is no URL of a list"),
+        (rest("revocation: { crls: [{ file: a, refresh: 1m }] }"), "revocation.crls[0].refresh: this has no effect"),
+        (rest("revocation: { crls: [{ url: 'http://x/y', ca: b }] }"), "revocation.crls[0].ca: this has no effect"),
+        (
+            rest("revocation: { crls: [{ url: 'http://x/y', refresh: 1ms }] }"),
+            "revocation.crls[0].refresh: 1ms is too short",
+        ),
+        (
+            rest("revocation: { crls: [{ url: 'http://x/y', max_size: 1GiB }] }"),
+            "revocation.crls[0].max_size: 1GiB is too large",
+        ),
+        (
+            rest("revocation: { crls: [{ url: 'http://x/y' }, { url: 'http://x/y' }] }"),
+            "revocation.crls[1]: the source",
+        ),
+        (rest("revocation: { crls: [{ file: a, issuer: '' }] }"), "revocation.crls[0].issuer: an empty subject"),
+        (rest("revocation: { crls: [{ file: a }, { file: a }] }"), "revocation.crls[1]: the source"),
+    ];
+    assert_named(&cases);
+}
+
+fn assert_named(cases: &[(Case, &str)]) {
     for (case, expected) in cases {
         let resolved = case.resolved();
         let found = lines(&resolved.errors);

@@ -5,6 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::{IntCounter, IntGauge, IntGaugeVec};
 
+use super::crls::{CrlFamilies, CrlState};
 use super::family::{Families, Table};
 use crate::telemetry::outcome::{CertificateKind, ReloadResult};
 
@@ -32,19 +33,6 @@ pub struct CertificateExpiry {
     pub not_after: i64,
 }
 
-/// The state of one source of revocation lists.
-#[derive(Clone, Debug)]
-pub struct CrlState {
-    /// The path of the file.
-    pub source: String,
-    /// How many revoked certificates the list in force holds.
-    pub entries: usize,
-    /// `nextUpdate` of the list in force, in seconds since the epoch. `None` without a list or if it names none.
-    pub next_update: Option<i64>,
-    /// Whether the file was refused when last read, so that an older list is in force, or none.
-    pub failed: bool,
-}
-
 #[derive(Debug)]
 pub(super) struct GenerationFamilies {
     generation: IntGauge,
@@ -52,9 +40,7 @@ pub(super) struct GenerationFamilies {
     reload_failed: IntGauge,
     last_reload: IntGauge,
     certificate_expiry: IntGaugeVec,
-    crl_expiry: IntGaugeVec,
-    crl_entries: IntGaugeVec,
-    crl_failed: IntGaugeVec,
+    pub(super) crls: CrlFamilies,
 }
 
 impl GenerationFamilies {
@@ -76,22 +62,7 @@ impl GenerationFamilies {
                 "When a certificate from the configuration expires, in seconds since the epoch.",
                 &["kind", "name"],
             )?,
-            crl_expiry: families.gauges(
-                "crl_expiry_timestamp_seconds",
-                "The nextUpdate of the revocation list in force, in seconds since the epoch.",
-                &["source"],
-            )?,
-            crl_entries: families.gauges(
-                "crl_entries",
-                "Revoked certificates in the revocation list in force.",
-                &["source"],
-            )?,
-            crl_failed: families.gauges(
-                "crl_failed",
-                "Whether the source of a revocation list was refused when last read (1), so that an older list or \
-                 none is in force.",
-                &["source"],
-            )?,
+            crls: CrlFamilies::new(families)?,
         })
     }
 
@@ -116,16 +87,6 @@ impl GenerationFamilies {
                 .with_label_values(&[certificate.kind.as_str(), &certificate.name])
                 .set(certificate.not_after);
         }
-        self.crl_expiry.reset();
-        self.crl_entries.reset();
-        self.crl_failed.reset();
-        for crl in &published.crls {
-            let source = [crl.source.as_str()];
-            if let Some(next_update) = crl.next_update {
-                self.crl_expiry.with_label_values(&source).set(next_update);
-            }
-            self.crl_entries.with_label_values(&source).set(i64::try_from(crl.entries).unwrap_or(i64::MAX));
-            self.crl_failed.with_label_values(&source).set(i64::from(crl.failed));
-        }
+        self.crls.publish(&published.crls);
     }
 }

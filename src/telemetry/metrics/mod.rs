@@ -3,6 +3,7 @@
 //! Labels come from closed enums or from the configuration, never from a client (see [`Label`](super::Label)).
 
 mod connections;
+mod crls;
 mod family;
 mod generation;
 mod requests;
@@ -22,7 +23,8 @@ use super::outcome::{EndReason, HandshakeResult, HttpVersion, ReloadResult, Upgr
 use super::record::AccessRecord;
 
 pub(super) use self::connections::OpenConnection;
-pub use self::generation::{CertificateExpiry, CrlState, Published};
+pub use self::crls::CrlState;
+pub use self::generation::{CertificateExpiry, Published};
 pub use self::upstream::UpstreamMetrics;
 
 /// From a refusal, which takes well under a millisecond, to a layer of some gigabytes.
@@ -172,6 +174,28 @@ impl Metrics {
         let _whole = self.publication();
         self.generation.publish(published);
         self.upstreams.retain(&published.upstreams);
+    }
+
+    /// A URL with revocation lists was asked: when it answered last, in unix seconds, if it did now, and whether
+    /// something is wrong with it. `source` is from the configuration.
+    pub fn crl_fetched(&self, source: &str, success: Option<i64>, failed: bool) {
+        let _whole = self.publication();
+        self.generation.crls.fetched(source, success, failed);
+    }
+
+    /// A source of revocation lists was found at fault. `fault` is of a closed set, `source` from the configuration.
+    pub fn crl_error(&self, source: &str, fault: &'static str) {
+        self.generation.crls.error(source, fault);
+    }
+
+    /// Whether what must outlive a restart could not be written.
+    pub fn state_failed(&self, failed: bool) {
+        self.generation.crls.state_failed(failed);
+    }
+
+    /// What a change of files, or a fetched list, brought is in force.
+    pub fn change_in_effect(&self, after: Duration) {
+        self.generation.crls.change_in_effect(after);
     }
 
     /// Everything, in Prometheus' text format (version 0.0.4).

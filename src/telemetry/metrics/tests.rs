@@ -21,10 +21,19 @@ fn every_family_follows_the_naming_convention() {
     metrics.upstream("registry").set_health([("127.0.0.1:5000", true)]);
     metrics.publish(&Published {
         certificates: vec![CertificateExpiry { kind: CertificateKind::Server, name: "a".to_owned(), not_after: 1 }],
-        crls: vec![CrlState { source: "a.crl".to_owned(), entries: 1, next_update: Some(2), failed: false }],
+        crls: vec![CrlState {
+            source: "a.crl".to_owned(),
+            entries: 1,
+            this_update: Some(1),
+            next_update: Some(2),
+            number: Some(3),
+            last_success: Some(4),
+            failed: false,
+        }],
         upstreams: vec!["registry".to_owned()],
         ..Published::default()
     });
+    metrics.crl_error("a.crl", "empty");
     for family in metrics.registry.gather() {
         let name = family.name();
         let counter = matches!(family.get_field_type(), prometheus::proto::MetricType::COUNTER);
@@ -99,7 +108,13 @@ fn what_a_generation_no_longer_names_is_no_longer_told() {
     let metrics = metrics();
     let certificate =
         |name: &str, not_after| CertificateExpiry { kind: CertificateKind::Server, name: name.to_owned(), not_after };
-    let crl = |source: &str, next_update| CrlState { source: source.to_owned(), entries: 7, next_update, failed: true };
+    let crl = |source: &str, next_update| CrlState {
+        source: source.to_owned(),
+        entries: 7,
+        next_update,
+        failed: true,
+        ..CrlState::default()
+    };
     metrics.publish(&Published {
         generation: 1,
         certificates: vec![certificate("old", 1)],
