@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use super::App;
 use super::connection::{Connection, Opened, Register};
 use super::holder::held_by;
-use super::limits::{ConnectionSlot, Counters};
+use super::limits::{self, ConnectionSlot, Counters};
 use super::proxy_protocol;
 use super::serve::{self, Serving, WindowBudget};
 use super::socket::{Socket, abort, bound_backlog, close_gently};
@@ -215,7 +215,7 @@ async fn connection(edge: Edge, serving: Arc<Serving>, listener: usize, tcp: Tcp
             };
         }
     };
-    let _identity_slot = match edge.counters.identity(accepted.identity.fingerprint, bounds) {
+    let _identity_slot = match edge.counters.identity(limits::Name::of(&accepted.identity), bounds) {
         Ok(slot) => slot,
         Err(result) => {
             let detail = format!("{} has as many connections as it may", accepted.identity.label());

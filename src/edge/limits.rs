@@ -6,7 +6,10 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use sha2::{Digest, Sha256};
+
 use crate::config::ConnectionLimits;
+use crate::identity::PeerIdentity;
 use crate::telemetry::HandshakeResult;
 
 /// The counters of a gateway, shared by its workers.
@@ -16,7 +19,7 @@ pub struct Counters {
     handshakes: AtomicUsize,
     by_address: Tally<IpAddr>,
     handshakes_by_address: Tally<IpAddr>,
-    by_identity: Tally<[u8; 32]>,
+    by_identity: Tally<Name>,
 }
 
 impl Counters {
@@ -38,16 +41,16 @@ impl Counters {
         Ok(HandshakeSlot { counters: self.clone(), address: None })
     }
 
-    /// Counts a connection of a client whose certificate has this fingerprint.
+    /// Counts a connection of a client.
     pub(super) fn identity(
         self: &Arc<Self>,
-        fingerprint: [u8; 32],
+        client: Name,
         limits: &ConnectionLimits,
     ) -> Result<IdentitySlot, HandshakeResult> {
-        if !self.by_identity.enter(fingerprint, limits.per_identity) {
+        if !self.by_identity.enter(client, limits.per_identity) {
             return Err(HandshakeResult::TooManyOfIdentity);
         }
-        Ok(IdentitySlot { counters: self.clone(), fingerprint })
+        Ok(IdentitySlot { counters: self.clone(), client })
     }
 }
 
@@ -115,16 +118,30 @@ impl Drop for HandshakeSlot {
     }
 }
 
+/// Which client it is, whatever certificate it shows: a hash of its name and of who issued it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct Name([u8; 32]);
+
+impl Name {
+    pub(super) fn of(identity: &PeerIdentity) -> Self {
+        let mut hash = Sha256::new();
+        // Of a fixed length, so that no name can pass for a part of it.
+        hash.update(identity.path.first().map_or([0; 32], |leaf| *leaf.issuer.as_bytes()));
+        hash.update(identity.label());
+        Self(hash.finalize().into())
+    }
+}
+
 /// An identity's place, given back on drop.
 #[derive(Debug)]
 pub(super) struct IdentitySlot {
     counters: Arc<Counters>,
-    fingerprint: [u8; 32],
+    client: Name,
 }
 
 impl Drop for IdentitySlot {
     fn drop(&mut self) {
-        self.counters.by_identity.leave(&self.fingerprint);
+        self.counters.by_identity.leave(&self.client);
     }
 }
 
@@ -217,8 +234,8 @@ mod tests {
     #[test]
     fn an_identity_has_its_own_bound() {
         let counters = Arc::new(Counters::default());
-        let _held = counters.identity([1; 32], &limits(1)).expect("room");
-        assert_eq!(counters.identity([1; 32], &limits(1)).err(), Some(HandshakeResult::TooManyOfIdentity));
-        assert!(counters.identity([2; 32], &limits(1)).is_ok());
+        let _held = counters.identity(Name([1; 32]), &limits(1)).expect("room");
+        assert_eq!(counters.identity(Name([1; 32]), &limits(1)).err(), Some(HandshakeResult::TooManyOfIdentity));
+        assert!(counters.identity(Name([2; 32]), &limits(1)).is_ok());
     }
 }

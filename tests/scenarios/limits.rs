@@ -84,11 +84,15 @@ fn an_address_has_its_share_of_connections() {
 }
 
 #[test]
-fn a_certificate_has_its_share_of_connections() {
+fn a_client_has_its_share_of_connections() {
     let (_upstream, gateway) = start(&json!({ "max_connections_per_identity": 1 }));
     let _held = gateway.h1();
     assert!(!is_served(&gateway), "a second connection of the same client");
     gateway.wait_for_metric("portcullis_handshakes_total", &[("result", "too_many_of_identity")], |n| n >= 1.0);
+    let renewed = gateway.client("ci-7");
+    let served =
+        H1::connect(&gateway.tls_as(&renewed)).is_ok_and(|mut client| client.request("GET", PULL, &[], b"").is_ok());
+    assert!(!served, "another certificate of the same client");
     let other = gateway.client("ci-8");
     assert_eq!(gateway.h1_as(&other).get(PULL).status, 200, "another client has its own share");
 }

@@ -30,8 +30,11 @@ where
         "GET /v2/ HTTP/1.1\r\nHost: {host}\r\nUser-Agent: portcullis-doctor/{version}\r\nAccept: */*\r\n\
          Connection: close\r\n\r\n"
     );
-    stream.write_all(request.as_bytes()).await?;
-    stream.flush().await?;
+    // A server that refuses the client may have closed already; why it did is still to be read.
+    let sent = match stream.write_all(request.as_bytes()).await {
+        Ok(()) => stream.flush().await,
+        Err(e) => Err(e),
+    };
     let mut bytes = Vec::new();
     let mut part = [0; 4096];
     // Not every server closes when it is asked to.
@@ -45,6 +48,7 @@ where
         }
     }
     if bytes.is_empty() {
+        sent?;
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection"));
     }
     parse(&bytes).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "the answer is not HTTP"))

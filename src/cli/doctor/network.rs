@@ -108,7 +108,8 @@ impl Journey<'_> {
 
     fn side(&self, alpn: &'static [u8]) -> ClientSide<'_> {
         ClientSide {
-            server_name: self.target.address().is_none().then_some(self.target.host.as_str()),
+            // Without the dot of an absolute name, as in RFC 6066 §3.
+            server_name: self.target.address().is_none().then_some(self.target.host.trim_end_matches('.')),
             roots: self.roots,
             identity: self.identity.map(|identity| (identity.chain.as_slice(), &identity.key)),
             alpn,

@@ -55,7 +55,7 @@ pub struct Limits {
     #[schemars(range(min = 1))]
     pub max_connections_per_address: u32,
 
-    /// Connections of one client certificate.
+    /// Connections of one client: of its name and CA, whatever certificate it shows.
     #[schemars(range(min = 1))]
     pub max_connections_per_identity: u32,
 
