@@ -1,11 +1,13 @@
-//! Whose turn it is on a connection: what the gateway waits for, and what it still holds.
+//! Whose turn it is: what the gateway waits for, and what it still holds.
 //!
-//! A client is slow only while it is the one that is waited for. The stream below HTTP knows whether a read found
-//! nothing and whether a write could not go on. On HTTP/1.1 that is the answer. An HTTP/2 connection is always being
-//! read; there it counts whether bytes of bodies have come that no request has taken yet, or have been given to the
-//! library and not left it.
+//! A client is slow only while it is the one that is waited for. On HTTP/1.1 the stream below knows: a read finds nothing,
+//! or a write can't go on. An HTTP/2 connection is always being read; there each request has counts of its own, of bytes
+//! of its body that have come and not been taken, and of bytes of its answer that have not left the library. What comes
+//! for a stream without a request counts for nobody.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The state of one connection. Notes are written by the task that owns the stream and read, now and then, by the clocks
 /// of its requests; nothing is decided by two of them together, so no order is needed.
@@ -18,9 +20,23 @@ pub(super) struct Flow {
     write_pending: AtomicBool,
     /// Bytes that the kernel has taken.
     taken: AtomicU64,
-    /// Bytes of requests' bodies: come, less taken by requests. HTTP/2 only.
+    /// The HTTP/2 stream whose head came last, until its request begins; 0 for none.
+    headed: AtomicU32,
+    /// Bytes that the client may send ahead on all HTTP/2 streams together.
+    window: AtomicU64,
+    /// The HTTP/2 streams that have a request.
+    streams: Mutex<HashMap<u32, Arc<Bodies>>>,
+}
+
+/// The connection's window that HTTP/2 begins with (RFC 9113 §6.9.2).
+pub(super) const SMALL_WINDOW: u32 = 65_535;
+
+/// What moves for one request of an HTTP/2 connection.
+#[derive(Debug, Default)]
+struct Bodies {
+    /// Bytes of the request's body: come, less taken by the request.
     inbound: Balance,
-    /// Bytes of answers' bodies: produced, less written. HTTP/2 only.
+    /// Bytes of the answer's body: produced, less written.
     outbound: Balance,
 }
 
@@ -31,8 +47,9 @@ impl Flow {
             read_pending: AtomicBool::new(false),
             write_pending: AtomicBool::new(false),
             taken: AtomicU64::new(0),
-            inbound: Balance::default(),
-            outbound: Balance::default(),
+            headed: AtomicU32::new(0),
+            window: AtomicU64::new(u64::from(SMALL_WINDOW)),
+            streams: Mutex::default(),
         }
     }
 
@@ -54,54 +71,106 @@ impl Flow {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// Frames of bodies came (HTTP/2).
-    pub(super) fn arrived(&self, bytes: u64, padded: bool) {
-        self.inbound.give(bytes);
-        if padded {
-            self.inbound.blur();
+    /// The HTTP/2 connection's window was enlarged.
+    pub(super) fn note_window(&self, window: u32) {
+        self.window.store(u64::from(window), Ordering::Relaxed);
+    }
+
+    /// Whether bodies that requests have not taken yet fill so much of the connection's window that the client may not be
+    /// able to send on any stream: the library opens the window again in steps of half of it.
+    fn holds_the_window(&self) -> bool {
+        let held: u64 = self.streams().values().map(|bodies| bodies.inbound.owed()).sum();
+        held >= self.window.load(Ordering::Relaxed) / 2
+    }
+
+    /// A head is complete, which may become the request that begins next (HTTP/2).
+    pub(super) fn headed(&self, stream: u32) {
+        self.headed.store(stream, Ordering::Relaxed);
+    }
+
+    /// A whole frame of a body came (HTTP/2).
+    pub(super) fn arrived(&self, stream: u32, bytes: u64) {
+        if let Some(bodies) = self.streams().get(&stream) {
+            bodies.inbound.give(bytes);
         }
     }
 
-    /// Frames of bodies were written (HTTP/2).
-    pub(super) fn written(&self, bytes: u64) {
-        self.outbound.take(bytes);
+    /// A whole frame of a body was written (HTTP/2).
+    pub(super) fn written(&self, stream: u32, bytes: u64) {
+        if let Some(bodies) = self.streams().get(&stream) {
+            bodies.outbound.take(bytes);
+        }
     }
 
-    /// A request took bytes of its body.
-    pub(super) fn consumed(&self, bytes: u64) {
-        self.inbound.take(bytes);
-    }
-
-    /// A request gave bytes of its answer's body.
-    pub(super) fn produced(&self, bytes: u64) {
-        self.outbound.give(bytes);
-    }
-
-    /// A request ended in the middle: what was left of its bodies is nobody's.
-    pub(super) fn broken_off(&self) {
-        self.inbound.blur();
-        self.outbound.blur();
-    }
-
-    /// No request is under way: what is not balanced never will be.
-    pub(super) fn settle(&self) {
-        self.inbound.settle();
-        self.outbound.settle();
-    }
-
-    /// Whether the client could send, and doesn't.
-    pub(super) fn awaits_sending(&self) -> bool {
-        self.read_pending.load(Ordering::Relaxed) && !(self.http2 && self.inbound.is_owed())
-    }
-
-    /// Whether there is something that the client doesn't take.
-    pub(super) fn awaits_taking(&self) -> bool {
-        self.is_blocked() || (self.http2 && self.outbound.is_owed())
+    /// A request begins: on HTTP/2 the one of the head that came last. The stream hands the library no byte behind a head
+    /// before the library has had the chance to make a request of it, so there is never a choice.
+    pub(super) fn begin(self: &Arc<Self>) -> Turn {
+        let stream = self.headed.swap(0, Ordering::Relaxed);
+        let bodies = (self.http2 && stream != 0).then(Arc::<Bodies>::default);
+        if let Some(bodies) = &bodies {
+            self.streams().insert(stream, bodies.clone());
+        }
+        Turn { flow: self.clone(), stream, bodies }
     }
 
     /// Whether the client takes nothing off the connection.
     pub(super) fn is_blocked(&self) -> bool {
         self.write_pending.load(Ordering::Relaxed)
+    }
+
+    fn streams(&self) -> MutexGuard<'_, HashMap<u32, Arc<Bodies>>> {
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One request's part of a connection. What is left of its bodies when it is dropped is nobody's.
+#[derive(Debug)]
+pub(super) struct Turn {
+    flow: Arc<Flow>,
+    stream: u32,
+    /// `None` on HTTP/1.1, where the connection's state is the request's.
+    bodies: Option<Arc<Bodies>>,
+}
+
+impl Turn {
+    pub(super) fn flow(&self) -> &Flow {
+        &self.flow
+    }
+
+    /// The request took bytes of its body.
+    pub(super) fn consumed(&self, bytes: u64) {
+        if let Some(bodies) = &self.bodies {
+            bodies.inbound.take(bytes);
+        }
+    }
+
+    /// The request gave bytes of its answer's body.
+    pub(super) fn produced(&self, bytes: u64) {
+        if let Some(bodies) = &self.bodies {
+            bodies.outbound.give(bytes);
+        }
+    }
+
+    /// Whether the client could send, and doesn't. The HTTP/2 library leaves bytes unread only while the client takes
+    /// nothing, so what a read found says nothing there.
+    pub(super) fn awaits_sending(&self) -> bool {
+        match &self.bodies {
+            Some(bodies) => !bodies.inbound.is_owed() && !self.flow.holds_the_window(),
+            None => self.flow.http2 || self.flow.read_pending.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Whether there is something that the client doesn't take.
+    pub(super) fn awaits_taking(&self) -> bool {
+        self.flow.is_blocked() || self.bodies.as_ref().is_some_and(|bodies| bodies.outbound.is_owed())
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if self.bodies.is_some() {
+            self.flow.streams().remove(&self.stream);
+        }
     }
 }
 
@@ -110,9 +179,6 @@ impl Flow {
 struct Balance {
     given: AtomicU64,
     taken: AtomicU64,
-    /// Something was lost in between, so the difference says nothing. Nobody gains by that: without knowing better, it is
-    /// the client that is waited for.
-    blurred: AtomicBool,
 }
 
 impl Balance {
@@ -124,18 +190,12 @@ impl Balance {
         self.taken.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    fn blur(&self) {
-        self.blurred.store(true, Ordering::Relaxed);
-    }
-
-    fn settle(&self) {
-        self.taken.store(self.given.load(Ordering::Relaxed), Ordering::Relaxed);
-        self.blurred.store(false, Ordering::Relaxed);
+    fn owed(&self) -> u64 {
+        self.given.load(Ordering::Relaxed).saturating_sub(self.taken.load(Ordering::Relaxed))
     }
 
     fn is_owed(&self) -> bool {
-        let owed = self.given.load(Ordering::Relaxed) > self.taken.load(Ordering::Relaxed);
-        owed && !self.blurred.load(Ordering::Relaxed)
+        self.owed() > 0
     }
 }
 
@@ -143,50 +203,97 @@ impl Balance {
 mod tests {
     use super::*;
 
+    /// A request on this stream.
+    fn request(flow: &Arc<Flow>, stream: u32) -> Turn {
+        flow.headed(stream);
+        flow.begin()
+    }
+
     #[test]
     fn an_http1_client_is_waited_for_when_a_read_or_write_is() {
-        let flow = Flow::new(false);
-        assert!(!flow.awaits_sending() && !flow.awaits_taking());
+        let flow = Arc::new(Flow::new(false));
+        let turn = flow.begin();
+        assert!(!turn.awaits_sending() && !turn.awaits_taking());
         flow.note_read(true);
         flow.note_write(true, 7);
-        assert!(flow.awaits_sending() && flow.awaits_taking());
+        assert!(turn.awaits_sending() && turn.awaits_taking());
         assert_eq!(flow.taken(), 7);
         flow.note_read(false);
         flow.note_write(false, 9);
-        assert!(!flow.awaits_sending() && !flow.awaits_taking());
+        assert!(!turn.awaits_sending() && !turn.awaits_taking());
     }
 
     #[test]
     fn an_upload_that_the_gateway_holds_is_not_held_against_the_client() {
-        let flow = Flow::new(true);
-        flow.note_read(true);
-        assert!(flow.awaits_sending());
-        flow.arrived(100, false);
-        assert!(!flow.awaits_sending());
-        flow.consumed(100);
-        assert!(flow.awaits_sending());
+        let flow = Arc::new(Flow::new(true));
+        let turn = request(&flow, 1);
+        assert!(turn.awaits_sending());
+        flow.arrived(1, 100);
+        assert!(!turn.awaits_sending());
+        turn.consumed(100);
+        assert!(turn.awaits_sending());
     }
 
     #[test]
-    fn bytes_that_were_lost_excuse_nobody() {
-        let flow = Flow::new(true);
-        flow.note_read(true);
-        flow.arrived(100, false);
-        flow.broken_off();
-        assert!(flow.awaits_sending());
-        flow.settle();
-        flow.arrived(10, false);
-        assert!(!flow.awaits_sending());
-        flow.arrived(10, true);
-        assert!(flow.awaits_sending(), "padding makes the count unsure");
+    fn what_comes_on_one_stream_excuses_no_other() {
+        let flow = Arc::new(Flow::new(true));
+        let turn = request(&flow, 1);
+        let other = request(&flow, 3);
+        flow.arrived(3, 100);
+        flow.arrived(5, 100);
+        assert!(turn.awaits_sending() && !other.awaits_sending());
+        drop(other);
+        flow.arrived(3, 100);
+        assert!(turn.awaits_sending(), "bytes for nobody");
+    }
+
+    #[test]
+    fn bytes_lost_on_one_stream_are_not_charged_to_another() {
+        let flow = Arc::new(Flow::new(true));
+        let turn = request(&flow, 1);
+        flow.arrived(1, 100);
+        let cancelled = request(&flow, 3);
+        flow.arrived(3, 100);
+        drop(cancelled);
+        assert!(!turn.awaits_sending(), "the gateway still holds this one's");
+    }
+
+    #[test]
+    fn who_has_no_window_left_is_not_waited_for() {
+        let flow = Arc::new(Flow::new(true));
+        let turn = request(&flow, 1);
+        let other = request(&flow, 3);
+        flow.arrived(3, 40_000);
+        assert!(!turn.awaits_sending());
+        flow.note_window(4 * SMALL_WINDOW);
+        assert!(turn.awaits_sending());
+        flow.arrived(3, 200_000);
+        assert!(!turn.awaits_sending());
+        drop(other);
+        assert!(turn.awaits_sending());
+    }
+
+    #[test]
+    fn only_requests_are_kept() {
+        let flow = Arc::new(Flow::new(true));
+        for stream in (1..100).step_by(2) {
+            let _turn = request(&flow, stream);
+            flow.arrived(stream + 2, 1);
+            assert_eq!(flow.streams().len(), 1);
+        }
+        assert!(flow.streams().is_empty());
+        let unknown = flow.begin();
+        assert!(unknown.awaits_sending() && !unknown.awaits_taking(), "without a stream nobody is excused");
     }
 
     #[test]
     fn an_answer_that_stays_in_the_library_waits_for_the_client() {
-        let flow = Flow::new(true);
-        flow.produced(10);
-        assert!(flow.awaits_taking());
-        flow.written(10);
-        assert!(!flow.awaits_taking());
+        let flow = Arc::new(Flow::new(true));
+        let turn = request(&flow, 1);
+        let other = request(&flow, 3);
+        turn.produced(10);
+        assert!(turn.awaits_taking() && !other.awaits_taking());
+        flow.written(1, 10);
+        assert!(!turn.awaits_taking());
     }
 }

@@ -1,8 +1,8 @@
 //! HTTP/2 frames counted by their heads, in both directions, as the bytes pass.
 //!
 //! The HTTP/2 library bounds what one frame or one head may hold, and how many streams there are. What it doesn't bound
-//! is how many frames that move nothing a client may have it work on: those have budgets here. A frame's type, flags and
-//! length are all that is read (RFC 9113 §4.1).
+//! is how many frames that move nothing a client may have it work on: those have budgets here. A frame's head and the length
+//! of its padding are all that is read (RFC 9113 §4.1, §6.1).
 
 use std::time::Instant;
 
@@ -29,10 +29,15 @@ mod kind {
     pub(super) const PING: u8 = 6;
     pub(super) const WINDOW_UPDATE: u8 = 8;
     pub(super) const CONTINUATION: u8 = 9;
+    pub(super) const NONE: u8 = 0xff;
     pub(super) const END_STREAM: u8 = 0x1;
+    pub(super) const END_HEADERS: u8 = 0x4;
     pub(super) const ACK: u8 = 0x1;
     pub(super) const PADDED: u8 = 0x8;
 }
+
+/// What the preface passes for.
+const PREFACE_FRAME: Frame = Frame { kind: kind::NONE, flags: 0, stream: 0, content: PREFACE };
 
 /// What has a budget.
 #[derive(Debug, Clone, Copy)]
@@ -84,14 +89,16 @@ pub(super) struct Frames {
     tallies: [Tally; 8],
     /// Bytes sent to the client that no WINDOW_UPDATE has been charged against.
     unpaid: u64,
+    in_head: bool,
 }
 
-/// Bytes of bodies that passed whole frames.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Passed {
-    pub(super) data: u64,
-    /// There was padding, so the bytes are more than the body's.
-    pub(super) padded: bool,
+/// How far the client's bytes may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Received {
+    /// Bytes counted: all, or those up to the end of a head.
+    pub(super) taken: usize,
+    /// The stream whose head ends there.
+    pub(super) head: Option<u32>,
 }
 
 impl Frames {
@@ -100,24 +107,44 @@ impl Frames {
         Frames {
             limits,
             // The preface counts as the payload of a frame before the first.
-            from_client: Cutter { rest: PREFACE, ..Cutter::default() },
+            from_client: Cutter { have: HEAD, frame: PREFACE_FRAME, rest: PREFACE, ..Cutter::default() },
             to_client: Cutter::default(),
             tallies: [Tally { count: 0, since: now }; 8],
             unpaid: 0,
+            in_head: false,
         }
     }
 
-    /// Counts what the client sent.
+    /// Counts what the client sent, up to the end of the next head at most. `body` is told of each DATA frame that is
+    /// whole: its stream, and its bytes without the padding.
     ///
     /// # Errors
     ///
     /// The reason to end the connection, when a budget is used up.
-    pub(super) fn received(&mut self, bytes: &[u8]) -> Result<Passed, EndReason> {
-        let Frames { limits, from_client, tallies, unpaid, .. } = self;
-        from_client.cut(bytes, |head| match incoming(head) {
-            Some(counted) => count(tallies, limits, unpaid, counted),
-            None => Ok(()),
-        })
+    pub(super) fn received(&mut self, bytes: &[u8], mut body: impl FnMut(u32, u64)) -> Result<Received, EndReason> {
+        let mut rest = bytes;
+        while let Some(step) = self.from_client.step(&mut rest) {
+            match step {
+                Step::Begun(frame) => {
+                    self.in_head |= frame.is_head();
+                    if let Some(counted) = incoming(&frame) {
+                        self.count(counted)?;
+                    }
+                }
+                Step::Ended(frame) if frame.kind == kind::DATA => body(frame.stream, frame.content as u64),
+                Step::Ended(frame) if frame.is_head() && frame.flags & kind::END_HEADERS != 0 => {
+                    self.in_head = false;
+                    return Ok(Received { taken: bytes.len() - rest.len(), head: Some(frame.stream) });
+                }
+                Step::Ended(_) => {}
+            }
+        }
+        Ok(Received { taken: bytes.len(), head: None })
+    }
+
+    /// Whether a head of the client has begun, and not ended.
+    pub(super) fn in_head(&self) -> bool {
+        self.in_head
     }
 
     /// Counts what was sent to the client. A reset counts like one of the client's own: it is the client that makes the
@@ -126,25 +153,48 @@ impl Frames {
     /// # Errors
     ///
     /// As [`Frames::received`].
-    pub(super) fn sent(&mut self, bytes: &[u8]) -> Result<Passed, EndReason> {
-        let Frames { limits, to_client, tallies, unpaid, .. } = self;
-        let passed = to_client.cut(bytes, |head| match head.kind {
-            kind::RST_STREAM => count(tallies, limits, unpaid, Counted::Resets),
-            _ => Ok(()),
-        })?;
-        *unpaid += passed.data;
-        Ok(passed)
+    pub(super) fn sent(&mut self, mut bytes: &[u8], mut body: impl FnMut(u32, u64)) -> Result<(), EndReason> {
+        while let Some(step) = self.to_client.step(&mut bytes) {
+            match step {
+                Step::Begun(frame) if frame.kind == kind::RST_STREAM => self.count(Counted::Resets)?,
+                Step::Ended(frame) if frame.kind == kind::DATA => {
+                    self.unpaid += frame.content as u64;
+                    body(frame.stream, frame.content as u64);
+                }
+                Step::Begun(_) | Step::Ended(_) => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts one more. The clock is asked only when a budget seems to be used up, so a frame costs an addition.
+    fn count(&mut self, counted: Counted) -> Result<(), EndReason> {
+        let Some(tally) = self.tallies.get_mut(counted as usize) else { return Ok(()) };
+        tally.count += 1;
+        if tally.count <= counted.most(&self.limits) {
+            return Ok(());
+        }
+        let now = Instant::now();
+        if now.duration_since(tally.since) < self.limits.window {
+            let price = u64::from(tally.count) * BYTES_PER_WINDOW_UPDATE;
+            match self.unpaid.checked_sub(price) {
+                Some(left) if matches!(counted, Counted::WindowUpdates) => self.unpaid = left,
+                _ => return Err(counted.reason()),
+            }
+        }
+        *tally = Tally { count: 1, since: now };
+        Ok(())
     }
 }
 
 /// What a frame of the client counts as, if it has a budget. DATA and HEADERS that carry something have bounds of their
 /// own: windows, streams, heads.
-fn incoming(head: &Head) -> Option<Counted> {
-    Some(match head.kind {
-        kind::DATA if head.length > 0 || head.flags & kind::END_STREAM != 0 => return None,
-        kind::HEADERS if head.length > 0 => return None,
-        kind::SETTINGS if head.flags & kind::ACK != 0 => return None,
-        kind::CONTINUATION if head.length > 0 => Counted::Continuations,
+fn incoming(frame: &Frame) -> Option<Counted> {
+    Some(match frame.kind {
+        kind::DATA if frame.content > 0 || frame.flags & kind::END_STREAM != 0 => return None,
+        kind::HEADERS if frame.content > 0 => return None,
+        kind::SETTINGS if frame.flags & kind::ACK != 0 => return None,
+        kind::CONTINUATION if frame.content > 0 => Counted::Continuations,
         kind::DATA | kind::HEADERS | kind::CONTINUATION => Counted::Empty,
         kind::RST_STREAM => Counted::Resets,
         kind::SETTINGS => Counted::Settings,
@@ -161,82 +211,86 @@ struct Tally {
     since: Instant,
 }
 
-/// Counts one more. The clock is asked only when a budget seems to be used up, so a frame costs an addition.
-fn count(tallies: &mut [Tally; 8], limits: &FrameLimits, unpaid: &mut u64, counted: Counted) -> Result<(), EndReason> {
-    let Some(tally) = tallies.get_mut(counted as usize) else { return Ok(()) };
-    tally.count += 1;
-    if tally.count <= counted.most(limits) {
-        return Ok(());
-    }
-    let now = Instant::now();
-    if now.duration_since(tally.since) < limits.window {
-        let price = u64::from(tally.count) * BYTES_PER_WINDOW_UPDATE;
-        match unpaid.checked_sub(price) {
-            Some(left) if matches!(counted, Counted::WindowUpdates) => *unpaid = left,
-            _ => return Err(counted.reason()),
-        }
-    }
-    *tally = Tally { count: 1, since: now };
-    Ok(())
-}
-
-#[derive(Debug)]
-struct Head {
+#[derive(Debug, Clone, Copy, Default)]
+struct Frame {
     kind: u8,
     flags: u8,
-    length: usize,
+    stream: u32,
+    /// Length of the payload; of DATA without its padding.
+    content: usize,
 }
 
-/// Finds the heads in a stream of bytes that may be cut anywhere.
+impl Frame {
+    fn is_head(&self) -> bool {
+        matches!(self.kind, kind::HEADERS | kind::CONTINUATION)
+    }
+}
+
+/// What comes next in a stream of frames.
+enum Step {
+    /// All is known of a frame but its payload.
+    Begun(Frame),
+    /// Its last byte has passed.
+    Ended(Frame),
+}
+
+/// Finds the frames in a stream of bytes that may be cut anywhere.
 #[derive(Debug, Default)]
 struct Cutter {
     head: [u8; HEAD],
     /// How much of `head` has come.
     have: usize,
+    /// The frame whose payload is coming, once the head is whole.
+    frame: Frame,
     /// How much of the payload is still to come.
     rest: usize,
-    /// The length of the DATA frame whose payload is coming.
-    data: usize,
+    /// The payload's first byte says how long its padding is, and is still to come.
+    pad_length: bool,
 }
 
 impl Cutter {
-    fn cut(
-        &mut self,
-        mut bytes: &[u8],
-        mut seen: impl FnMut(&Head) -> Result<(), EndReason>,
-    ) -> Result<Passed, EndReason> {
-        let mut passed = Passed::default();
-        while !bytes.is_empty() {
-            if self.rest > 0 {
-                let step = self.rest.min(bytes.len());
-                self.rest -= step;
-                bytes = bytes.get(step..).unwrap_or_default();
-                if self.rest == 0 {
-                    passed.data += std::mem::take(&mut self.data) as u64;
+    /// Takes bytes up to the next step, if they reach so far.
+    fn step(&mut self, bytes: &mut &[u8]) -> Option<Step> {
+        while self.have < HEAD {
+            let (first, rest) = bytes.split_first()?;
+            *self.head.get_mut(self.have)? = *first;
+            *bytes = rest;
+            self.have += 1;
+            if self.have == HEAD {
+                self.begin();
+                if !self.pad_length {
+                    return Some(Step::Begun(self.frame));
                 }
-                continue;
             }
-            let step = (HEAD - self.have).min(bytes.len());
-            let (now, later) = bytes.split_at(step);
-            if let Some(place) = self.head.get_mut(self.have..self.have + step) {
-                place.copy_from_slice(now);
-            }
-            self.have += step;
-            bytes = later;
-            if self.have < HEAD {
-                break;
-            }
-            self.have = 0;
-            let [a, b, c, kind, flags, ..] = self.head;
-            let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-            self.rest = length;
-            if kind == kind::DATA {
-                self.data = length;
-                passed.padded |= flags & kind::PADDED != 0;
-            }
-            seen(&Head { kind, flags, length })?;
         }
-        Ok(passed)
+        if self.pad_length {
+            let (padding, rest) = bytes.split_first()?;
+            *bytes = rest;
+            self.rest -= 1;
+            self.pad_length = false;
+            // One that is longer than the frame is an error, which the library finds.
+            self.frame.content = self.frame.content.saturating_sub(1 + usize::from(*padding));
+            return Some(Step::Begun(self.frame));
+        }
+        let step = self.rest.min(bytes.len());
+        self.rest -= step;
+        *bytes = bytes.get(step..).unwrap_or_default();
+        if self.rest > 0 {
+            return None;
+        }
+        self.have = 0;
+        Some(Step::Ended(self.frame))
+    }
+
+    /// Reads the head.
+    fn begin(&mut self) {
+        let [a, b, c, kind, flags, d, e, f, g] = self.head;
+        let content = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        // The first bit is reserved, and ignored.
+        let stream = u32::from_be_bytes([d, e, f, g]) & (u32::MAX >> 1);
+        self.frame = Frame { kind, flags, stream, content };
+        self.rest = content;
+        self.pad_length = kind == kind::DATA && flags & kind::PADDED != 0 && content > 0;
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::flow::Flow;
+use super::flow::Turn;
 use crate::config::{Limits, RateLimits};
 
 /// What a request is waiting for.
@@ -41,7 +41,7 @@ pub(crate) enum Stall {
 /// The clock of one request.
 #[derive(Debug)]
 struct Progress {
-    flow: Arc<Flow>,
+    turn: Turn,
     began: Instant,
     phase: AtomicU8,
     /// Milliseconds after `began` at which bytes last moved.
@@ -72,13 +72,13 @@ pub(crate) fn moved(phase: Phase, limit: Duration) {
 pub(crate) fn received(bytes: usize) {
     let _ = PROGRESS.try_with(|progress| {
         progress.received.fetch_add(bytes as u64, Ordering::Relaxed);
-        progress.flow.consumed(bytes as u64);
+        progress.turn.consumed(bytes as u64);
     });
 }
 
 /// Notes that bytes of an answer are on their way to the client.
 pub(crate) fn sent(bytes: usize) {
-    let _ = PROGRESS.try_with(|progress| progress.flow.produced(bytes as u64));
+    let _ = PROGRESS.try_with(|progress| progress.turn.produced(bytes as u64));
 }
 
 /// Why this task's request was dropped, if its clock did it.
@@ -96,13 +96,9 @@ pub(crate) fn phase() -> Phase {
 /// # Errors
 ///
 /// Why the clock ended it. The request has been dropped then, and the drop could see the same by [`stalled`].
-pub(super) async fn watched<T>(
-    flow: &Arc<Flow>,
-    limits: &Limits,
-    request: impl Future<Output = T>,
-) -> Result<T, Stall> {
+pub(super) async fn watched<T>(turn: Turn, limits: &Limits, request: impl Future<Output = T>) -> Result<T, Stall> {
     let progress = Arc::new(Progress {
-        flow: flow.clone(),
+        turn,
         began: Instant::now(),
         phase: AtomicU8::new(Phase::Elsewhere as u8),
         moved: AtomicU64::new(0),
@@ -118,11 +114,7 @@ pub(super) async fn watched<T>(
             stall = Clock::new(&progress, limits).run() => Err(stall),
         }
     };
-    let outcome = PROGRESS.scope(progress.clone(), race).await;
-    if progress.phase() != Phase::Elsewhere {
-        flow.broken_off();
-    }
-    outcome
+    PROGRESS.scope(progress.clone(), race).await
 }
 
 impl Progress {
@@ -168,7 +160,7 @@ impl<'a> Clock<'a> {
             moved: 0,
             excused: Duration::ZERO,
             upload: Pace::from(0),
-            download: Pace::from(progress.flow.taken()),
+            download: Pace::from(progress.turn.flow().taken()),
             untaken: Duration::ZERO,
             progress,
         }
@@ -199,7 +191,8 @@ impl<'a> Clock<'a> {
 
     /// What is to be said about the time that has `passed` since the last look.
     fn judge(&mut self, passed: Duration) -> Option<Stall> {
-        let flow = &self.progress.flow;
+        let turn = &self.progress.turn;
+        let flow = turn.flow();
         let phase = self.progress.phase();
         let taken = self.download.step(flow.taken());
         // Of an HTTP/2 answer nobody here knows to which request the unread bytes belong. The framework has a clock for
@@ -221,8 +214,8 @@ impl<'a> Clock<'a> {
         let received = self.upload.step(self.progress.received.load(Ordering::Relaxed));
         let (in_turn, stall) = match phase {
             Phase::Elsewhere => return None,
-            Phase::RequestBody => (flow.awaits_sending(), Stall::ClientSilent),
-            Phase::ResponseBody => (!flow.awaits_taking(), Stall::Upstream),
+            Phase::RequestBody => (turn.awaits_sending(), Stall::ClientSilent),
+            Phase::ResponseBody => (!turn.awaits_taking(), Stall::Upstream),
         };
         if !in_turn {
             self.excused += passed;

@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::App;
 use super::connection::Connection;
+use super::flow::SMALL_WINDOW;
 use super::frames::PREFACE;
 use super::progress::{Stall, watched};
 use super::stream::EdgeStream;
@@ -85,7 +86,8 @@ pub(super) async fn http1(serving: &Serving, mut stream: Box<EdgeStream>, connec
             // Not `set_keepalive`, which the client's own `Connection: keep-alive` would turn on again.
             session.set_keepalive_reuses_remaining(Some(0));
         }
-        let exchange = watched(&connection.flow, limits, serving.app.process_new_http(session, &serving.draining));
+        let exchange =
+            watched(connection.flow.begin(), limits, serving.app.process_new_http(session, &serving.draining));
         let reused = match exchange.await {
             Ok(reused) => reused,
             Err(Stall::ClientSlow) => return EndReason::TooSlow,
@@ -211,6 +213,7 @@ impl<'a> Http2<'a> {
             self.windows = WindowBudget::share(&self.serving.windows);
             if self.windows.is_some() {
                 self.h2.set_target_window_size(LARGE_WINDOW);
+                self.connection.flow.note_window(LARGE_WINDOW);
                 // Refused only while an earlier change is not yet acknowledged; the window then stays as it is.
                 let _ = self.h2.set_initial_window_size(STREAM_WINDOW);
             }
@@ -226,20 +229,19 @@ impl<'a> Http2<'a> {
             self.connection.dismiss(EndReason::Http2Excess);
         }
         let limits = self.serving.limits;
-        let flow = self.connection.flow.clone();
+        let turn = self.connection.flow.begin();
         let app = self.serving.app.clone();
         let draining = self.serving.draining.clone();
         self.requests.spawn(async move {
             // A stalled request is dropped, which resets its stream.
             let request = app.process_new_http(ServerSession::new_http2(session), &draining);
-            let _ = watched(&flow, &limits, request).await;
+            let _ = watched(turn, &limits, request).await;
         });
     }
 
     fn one_done(&mut self) {
         if self.requests.is_empty() {
             self.idle_since = Instant::now();
-            self.connection.flow.settle();
         }
     }
 
@@ -297,9 +299,6 @@ type H2 = h2::server::Connection<pingora::protocols::Stream, bytes::Bytes>;
 fn sends_body(session: &H2Session) -> bool {
     matches!(session.req_header().method.as_str(), "PUT" | "PATCH" | "POST")
 }
-
-/// The protocol's own default (RFC 9113 §6.9.2): all that a connection without an upload needs.
-const SMALL_WINDOW: u32 = 65_535;
 
 /// What a connection with an upload gets, for all its streams together.
 const LARGE_WINDOW: u32 = 4 * 1024 * 1024;

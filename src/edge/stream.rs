@@ -19,7 +19,7 @@ use tokio::task::coop;
 use tokio::time::Sleep;
 
 use super::connection::Connection;
-use super::frames::Frames;
+use super::frames::{Frames, Received};
 use super::socket::Socket;
 use crate::config::FrameLimits;
 use crate::telemetry::EndReason;
@@ -36,6 +36,8 @@ pub(super) struct EdgeStream {
     head_deadline: Option<Pin<Box<Sleep>>>,
     /// Of an HTTP/2 connection.
     frames: Option<Box<Frames>>,
+    /// The last byte that the HTTP/2 library got was the last of a head.
+    behind_head: bool,
     id: UniqueIDType,
 }
 
@@ -55,7 +57,16 @@ impl EdgeStream {
         let digest = Arc::new(ProxyDigest::new(Box::new(header), Some(Box::new(connection.clone()))));
         tls.get_ref().bore_fruit();
         let frames = connection.flow.is_http2().then(|| Box::new(Frames::new(*frames)));
-        Ok(EdgeStream { tls, connection, digest, ahead: Bytes::new(), head_deadline: None, frames, id })
+        Ok(EdgeStream {
+            tls,
+            connection,
+            digest,
+            ahead: Bytes::new(),
+            head_deadline: None,
+            frames,
+            behind_head: false,
+            id,
+        })
     }
 
     /// Starts the clock for the next request head: it covers the whole head, not a single read.
@@ -97,12 +108,8 @@ impl EdgeStream {
 }
 
 impl EdgeStream {
-    /// Reads from TLS and keeps the books.
+    /// Reads from TLS.
     fn poll_tls(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.frames.is_some() && self.connection.end_reason().is_some() {
-            // What was dropped when it was dismissed leaves a hole, behind which nothing has a meaning.
-            return Poll::Pending;
-        }
         // A client that sends without pause must not keep its thread from the others.
         let turn = ready!(coop::poll_proceed(cx));
         let before = buffer.filled().len();
@@ -119,23 +126,60 @@ impl EdgeStream {
             }
         }
         turn.made_progress();
-        let bytes = buffer.filled().get(before..).unwrap_or_default();
-        if !bytes.is_empty() {
+        if buffer.filled().len() > before {
             self.tls.get_ref().bore_fruit();
         }
-        let Some(frames) = &mut self.frames else { return outcome };
-        match frames.received(bytes) {
-            Ok(passed) => {
-                if passed.data > 0 {
-                    self.connection.flow.arrived(passed.data, passed.padded);
+        outcome
+    }
+
+    /// Hands what the client sent to the HTTP/2 library, and keeps the books. Behind a head it waits until the library
+    /// has been asked once for a new request, so that each request is known to be of the head before (see
+    /// [`Flow::begin`](super::flow::Flow::begin)).
+    fn poll_frames(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.connection.end_reason().is_some() {
+            // What was dropped when it was dismissed leaves a hole, behind which nothing has a meaning.
+            return Poll::Pending;
+        }
+        if std::mem::take(&mut self.behind_head) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if self.ahead.is_empty() {
+            let before = buffer.filled().len();
+            ready!(self.poll_tls(cx, buffer))?;
+            let bytes = buffer.filled().get(before..).unwrap_or_default();
+            let Some(taken) = self.count(bytes) else {
+                // Nothing more is read; who waits for the dismissal says goodbye.
+                buffer.set_filled(before);
+                return Poll::Pending;
+            };
+            if let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
+                self.ahead = Bytes::copy_from_slice(rest);
+                buffer.set_filled(before + taken);
+            }
+        } else {
+            let bytes = self.ahead.slice(..self.ahead.len().min(buffer.remaining()));
+            let Some(taken) = self.count(&bytes) else { return Poll::Pending };
+            buffer.put_slice(&self.ahead.split_to(taken));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// How many of these bytes of HTTP/2 may pass now; `None` when the connection has to end.
+    fn count(&mut self, bytes: &[u8]) -> Option<usize> {
+        let Some(frames) = &mut self.frames else { return Some(bytes.len()) };
+        let flow = &self.connection.flow;
+        match frames.received(bytes, |stream, bytes| flow.arrived(stream, bytes)) {
+            Ok(Received { taken, head }) => {
+                if let Some(stream) = head {
+                    flow.headed(stream);
+                    self.behind_head = true;
                 }
-                outcome
+                Some(taken)
             }
             Err(reason) => {
                 self.connection.dismiss(reason);
-                // Nothing more is read; who waits for the dismissal says goodbye.
-                buffer.set_filled(before);
-                Poll::Pending
+                None
             }
         }
     }
@@ -156,6 +200,9 @@ impl EdgeStream {
 
 impl AsyncRead for EdgeStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.frames.is_some() {
+            return self.poll_frames(cx, buffer);
+        }
         if !self.ahead.is_empty() {
             let n = self.ahead.len().min(buffer.remaining());
             buffer.put_slice(&self.ahead.split_to(n));
@@ -171,12 +218,14 @@ impl AsyncRead for EdgeStream {
 
 impl AsyncWrite for EdgeStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.tls).poll_write(cx, data);
-        self.note_write(&outcome);
-        if let (Poll::Ready(Ok(n)), Some(frames)) = (&outcome, &mut self.frames) {
-            match frames.sent(data.get(..*n).unwrap_or_default()) {
-                Ok(passed) => self.connection.flow.written(passed.data),
-                Err(reason) => self.connection.dismiss(reason),
+        let this = &mut *self;
+        let outcome = Pin::new(&mut this.tls).poll_write(cx, data);
+        this.note_write(&outcome);
+        if let (Poll::Ready(Ok(n)), Some(frames)) = (&outcome, &mut this.frames) {
+            let flow = &this.connection.flow;
+            let sent = data.get(..*n).unwrap_or_default();
+            if let Err(reason) = frames.sent(sent, |stream, bytes| flow.written(stream, bytes)) {
+                this.connection.dismiss(reason);
             }
         }
         outcome

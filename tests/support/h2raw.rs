@@ -32,6 +32,7 @@ impl RawH2 {
     pub const CONTINUATION: u8 = 9;
     pub const END_STREAM: u8 = 1;
     pub const END_HEADERS: u8 = 4;
+    pub const PADDED: u8 = 8;
 
     /// # Errors
     /// See [`Tls::connect`].

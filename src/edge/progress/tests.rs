@@ -1,3 +1,4 @@
+use super::super::flow::Flow;
 use super::*;
 use crate::config::{ConnectionLimits, FrameLimits, RequestLimits};
 
@@ -53,7 +54,8 @@ async fn a_request_has_its_time_however_fast_it_moves() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let outcome: Result<(), Stall> = watched(&waiting(), &limits(Duration::from_millis(50), NO_RATES), request).await;
+    let outcome: Result<(), Stall> =
+        watched(waiting().begin(), &limits(Duration::from_millis(50), NO_RATES), request).await;
     assert_eq!(outcome, Err(Stall::Lifetime));
 }
 
@@ -68,7 +70,7 @@ async fn a_request_that_moves_is_left_alone() {
         tokio::time::sleep(Duration::from_millis(1200)).await;
         7
     };
-    assert_eq!(watched(&waiting(), &limits(LONG, NO_RATES), request).await, Ok(7));
+    assert_eq!(watched(waiting().begin(), &limits(LONG, NO_RATES), request).await, Ok(7));
 }
 
 #[tokio::test]
@@ -87,7 +89,7 @@ async fn a_request_that_stands_still_is_dropped_and_knows_why() {
             moved(phase, Duration::from_millis(40));
             std::future::pending::<()>().await;
         };
-        assert_eq!(watched(&waiting(), &limits(LONG, NO_RATES), request).await, Err(stall));
+        assert_eq!(watched(waiting().begin(), &limits(LONG, NO_RATES), request).await, Err(stall));
         assert_eq!(*seen.lock().expect("unpoisoned"), Some(stall));
     }
 }
@@ -107,7 +109,7 @@ async fn who_is_not_waited_for_is_not_late() {
         tokio::time::sleep(Duration::from_millis(300)).await;
         moved(Phase::Elsewhere, Duration::ZERO);
     };
-    assert_eq!(watched(&flow, &limits(LONG, NO_RATES), request).await, Ok(()));
+    assert_eq!(watched(flow.begin(), &limits(LONG, NO_RATES), request).await, Ok(()));
 }
 
 #[tokio::test]
@@ -120,7 +122,7 @@ async fn a_drip_is_too_slow_though_it_never_stops() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let outcome: Result<(), Stall> = watched(&waiting(), &limits(LONG, rates), upload).await;
+    let outcome: Result<(), Stall> = watched(waiting().begin(), &limits(LONG, rates), upload).await;
     assert_eq!(outcome, Err(Stall::ClientSlow));
     let flow = waiting();
     let taking = flow.clone();
@@ -130,7 +132,7 @@ async fn a_drip_is_too_slow_though_it_never_stops() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    assert_eq!(watched(&flow, &limits(LONG, rates), download).await, Err(Stall::ClientSlow));
+    assert_eq!(watched(flow.begin(), &limits(LONG, rates), download).await, Err(Stall::ClientSlow));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Bodies that hardly move, in both directions.
 
-use super::{ATTACKERS, BLOB_PATH, ENDED, REQUESTS, UPLOAD, arena, ended, head, until_ended};
+use super::{ATTACKERS, Arena, BLOB_PATH, ENDED, REQUESTS, UPLOAD, arena, ended, head, until_ended};
 use crate::support::client::H1;
 use crate::support::h2raw::RawH2;
 use crate::support::upstream::Answer;
@@ -81,7 +81,7 @@ fn downloads_that_nobody_reads() {
 #[test]
 fn a_slow_registry_is_not_held_against_its_clients() {
     let arena = arena(&json!({
-        "min_upload_rate": "1MiB", "min_download_rate": "1MiB", "rate_window": "300ms", "body_idle_timeout": "20s"
+        "min_upload_rate": "1MiB", "min_download_rate": "1MiB", "rate_window": "3s", "body_idle_timeout": "20s"
     }));
     arena.upstream.answer(|request| match request.method.as_str() {
         // 20 KiB a second.
@@ -98,4 +98,92 @@ fn a_slow_registry_is_not_held_against_its_clients() {
     }
     let outcomes: Vec<_> = arena.gateway.records().iter().map(|record| record["outcome"].clone()).collect();
     assert!(outcomes.iter().all(|outcome| outcome == "proxied"), "{outcomes:?}");
+}
+
+#[test]
+fn bytes_for_nobody_excuse_no_upload() {
+    let arena = arena(&json!({ "body_idle_timeout": "1s" }));
+    let silent = outcome("client_timeout");
+    arena.withstands("bytes for nobody", (REQUESTS, &silent, ATTACKERS), |gateway| {
+        let mut client = RawH2::connect(&gateway.tls()).expect("connected");
+        client.headers(1, &head(b"PATCH", UPLOAD.as_bytes()), false);
+        client.frame(RawH2::DATA, 0, 1, b"some");
+        // Refused, and nobody waits for the body of one who asked before sending.
+        let expecting = [&head(b"POST", super::PULL.as_bytes())[..], &[(b"expect", b"100-continue")]].concat();
+        client.headers(3, &expecting, false);
+        client.frame(RawH2::DATA, 0, 3, b"x");
+        assert_eq!(client.verdict(3), "405");
+        client.frame(RawH2::DATA, 0, 3, b"x");
+        // No request at all: without an authority.
+        client.headers(5, &head(b"POST", UPLOAD.as_bytes())[..3], false);
+        client.frame(RawH2::DATA, 0, 5, b"x");
+        // One that is over before its body is.
+        client.headers(7, &head(b"PATCH", UPLOAD.as_bytes()), false);
+        client.frame(RawH2::DATA, 0, 7, b"x");
+        client.frame(RawH2::RST_STREAM, 0, 7, &8_u32.to_be_bytes());
+        assert!(matches!(client.verdict(1).as_str(), "reset" | "408"));
+    });
+}
+
+#[test]
+fn an_upload_held_by_the_registry_outlives_a_cancelled_one_beside_it() {
+    const SIZE: usize = 24 << 20;
+    let arena = arena(&json!({ "body_idle_timeout": "1s", "min_upload_rate": "1MiB", "rate_window": "1s" }));
+    arena.upstream.answer(|_| Answer::new(202));
+    // The registry reads nothing for far longer than a client may stand still, and then all of it.
+    arena.upstream.read_slowly(Duration::from_secs(4));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_secs(2));
+            arena.upstream.read_slowly(Duration::ZERO);
+        });
+        upload_beside_a_cancelled_one(&arena, SIZE);
+    });
+    let record = arena.gateway.wait_for_record(|record| record["status"] == 202);
+    assert_eq!((&record["outcome"], &record["bytes_in"]), (&"proxied".into(), &SIZE.into()), "{record:#}");
+}
+
+/// On two streams of one connection; the second one is cancelled when the registry has both.
+fn upload_beside_a_cancelled_one(arena: &Arena, size: usize) {
+    let mut client = RawH2::connect(&arena.gateway.tls()).expect("connected");
+    let length = size.to_string();
+    let upload = [&head(b"PATCH", UPLOAD.as_bytes())[..], &[(b"content-length", length.as_bytes())]].concat();
+    client.headers(1, &upload, false);
+    client.headers(3, &upload, false);
+    client.frame(RawH2::DATA, 0, 3, &[1; 1000]);
+    // Padding is no part of a body that anybody waits for.
+    client.frame(RawH2::DATA, RawH2::PADDED, 1, &[&[200][..], &[0; 1000 + 200]].concat());
+    let (mut left, mut stream_window, mut window) = (size - 1000, 65_535 - 1201_i64, 65_535 - 2201_i64);
+    let (mut initial, mut cancelled) = (65_535, false);
+    while left > 0 {
+        let part = left.min(16_384).min(usize::try_from(stream_window.min(window)).unwrap_or(0));
+        if part > 0 {
+            client.send(&RawH2::encode(RawH2::DATA, u8::from(part == left), 1, &[1; 16_384][..part])).expect("taken");
+            left -= part;
+            stream_window -= i64::try_from(part).expect("small");
+            window -= i64::try_from(part).expect("small");
+            continue;
+        }
+        let frame = client.next(Duration::from_secs(20)).expect("the upload goes on");
+        let number = |bytes: &[u8]| i64::from(u32::from_be_bytes(*bytes.first_chunk().expect("four bytes")));
+        match (frame.kind, frame.stream) {
+            (RawH2::WINDOW_UPDATE, 0) => window += number(&frame.payload),
+            (RawH2::WINDOW_UPDATE, 1) => stream_window += number(&frame.payload),
+            (RawH2::SETTINGS, _) if frame.flags == 0 => {
+                for setting in frame.payload.chunks(6).filter(|setting| setting[..2] == [0, 4]) {
+                    stream_window += number(&setting[2..]) - initial;
+                    initial = number(&setting[2..]);
+                }
+                client.frame(RawH2::SETTINGS, 1, 0, &[]);
+            }
+            (RawH2::RST_STREAM, 1) | (RawH2::GOAWAY, _) => panic!("the upload was ended: {frame:?}"),
+            _ => {}
+        }
+        if !cancelled && arena.upstream.accepted() >= 2 {
+            cancelled = true;
+            client.frame(RawH2::RST_STREAM, 0, 3, &8_u32.to_be_bytes());
+        }
+    }
+    assert!(cancelled);
+    assert_eq!(client.verdict(1), "202");
 }
