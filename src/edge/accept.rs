@@ -327,7 +327,7 @@ async fn serve_accepted(
         connection.end(reason);
     }
     let _gauge = edge.telemetry.metrics.connection_opened(if http2 { HttpVersion::Http2 } else { HttpVersion::Http11 });
-    let reason = match EdgeStream::new(stream, connection.clone(), &serving.limits.h2_frames) {
+    let reason = match EdgeStream::new(stream, connection.clone(), &serving.limits) {
         Ok(stream) => {
             let stream = Box::new(stream);
             tokio::select! {

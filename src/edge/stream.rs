@@ -4,7 +4,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -21,7 +21,7 @@ use tokio::time::Sleep;
 use super::connection::Connection;
 use super::frames::{Frames, Received};
 use super::socket::Socket;
-use crate::config::FrameLimits;
+use crate::config::Limits;
 use crate::telemetry::EndReason;
 use crate::tls;
 
@@ -34,6 +34,8 @@ pub(super) struct EdgeStream {
     ahead: Bytes,
     /// Until when the head of the current request must be complete.
     head_deadline: Option<Pin<Box<Sleep>>>,
+    /// How long the head of an HTTP/2 request may take.
+    head_timeout: Duration,
     /// Of an HTTP/2 connection.
     frames: Option<Box<Frames>>,
     /// The last byte that the HTTP/2 library got was the last of a head.
@@ -48,21 +50,22 @@ impl std::fmt::Debug for EdgeStream {
 }
 
 impl EdgeStream {
-    /// A stream that counts frames against `frames` if the client speaks HTTP/2.
-    pub(super) fn new(tls: tls::Stream<Socket>, connection: Arc<Connection>, frames: &FrameLimits) -> io::Result<Self> {
+    /// A stream that counts frames against `limits` if the client speaks HTTP/2.
+    pub(super) fn new(tls: tls::Stream<Socket>, connection: Arc<Connection>, limits: &Limits) -> io::Result<Self> {
         use std::os::fd::AsRawFd;
         let id = tls.get_ref().tcp().as_raw_fd();
         // pingora passes this digest on to every request; the header is a place it demands and nobody reads.
         let header = ResponseHeader::build(200, Some(0)).map_err(io::Error::other)?;
         let digest = Arc::new(ProxyDigest::new(Box::new(header), Some(Box::new(connection.clone()))));
         tls.get_ref().bore_fruit();
-        let frames = connection.flow.is_http2().then(|| Box::new(Frames::new(*frames)));
+        let frames = connection.flow.is_http2().then(|| Box::new(Frames::new(limits.h2_frames)));
         Ok(EdgeStream {
             tls,
             connection,
             digest,
             ahead: Bytes::new(),
             head_deadline: None,
+            head_timeout: limits.request_head_timeout,
             frames,
             behind_head: false,
             id,
@@ -90,10 +93,20 @@ impl EdgeStream {
         Ok(())
     }
 
+    /// Starts the clock of an HTTP/2 head that has begun and not ended, and stops it when it has. Most come whole.
+    fn watch_http2_head(&mut self) {
+        let Some(frames) = &self.frames else { return };
+        if !frames.in_head() {
+            self.head_deadline = None;
+        } else if self.head_deadline.is_none() {
+            self.expect_head_by(Instant::now() + self.head_timeout);
+        }
+    }
+
     /// Fails when the head is late. Once the request has begun, the clock is off.
     fn check_head_deadline(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let Some(deadline) = &mut self.head_deadline else { return Ok(()) };
-        if self.connection.head_complete() {
+        if self.frames.is_none() && self.connection.head_complete() {
             self.head_deadline = None;
             return Ok(());
         }
@@ -201,7 +214,12 @@ impl EdgeStream {
 impl AsyncRead for EdgeStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.frames.is_some() {
-            return self.poll_frames(cx, buffer);
+            let outcome = self.poll_frames(cx, buffer);
+            self.watch_http2_head();
+            if outcome.is_pending() {
+                self.check_head_deadline(cx)?;
+            }
+            return outcome;
         }
         if !self.ahead.is_empty() {
             let n = self.ahead.len().min(buffer.remaining());

@@ -11,21 +11,34 @@ use std::time::Duration;
 
 #[test]
 fn heads_byte_by_byte() {
-    let arena = arena(&json!({ "request_head_timeout": "1s" }));
-    arena.withstands("heads byte by byte", (ENDED, &ended("head_timeout"), 2 * ATTACKERS), |gateway| {
+    let arena = arena(&json!({ "request_head_timeout": "3s" }));
+    arena.withstands("heads byte by byte", (ENDED, &ended("head_timeout"), 3 * ATTACKERS), |gateway| {
         let mut h1 = H1::connect(&gateway.tls()).expect("connected");
         h1.send(b"GET /v2/ HTTP/1.1\r\nHost: gw.test\r\nX-A: ").expect("sent");
         // The same before the preface of HTTP/2 is whole.
         let mut h2 = gateway.tls().alpn(crate::support::tls::ALPN_H2).connect().expect("connected");
-        let mut preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r".iter();
+        let mut preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".iter();
+        // And within a head of HTTP/2, beside an upload that is as slow as it may be.
+        let mut raw = RawH2::connect(&gateway.tls()).expect("connected");
+        raw.headers(1, &super::head(b"PATCH", super::UPLOAD.as_bytes()), false);
+        raw.frame(RawH2::DATA, 0, 1, b"some");
+        let whole = RawH2::encode_headers(3, &super::head(b"GET", PULL.as_bytes()), true);
+        let (first, rest) = whole[9..].split_at(10);
+        raw.frame(RawH2::HEADERS, RawH2::END_STREAM, 3, first);
+        let continued = RawH2::encode(RawH2::CONTINUATION, RawH2::END_HEADERS, 3, rest);
+        let mut continuation = continued.iter();
         until_ended(|| {
-            thread::sleep(Duration::from_millis(100));
+            thread::sleep(Duration::from_millis(200));
             if let Some(byte) = preface.next() {
                 let _ = h2.write_all(&[*byte]);
+            }
+            if let Some(byte) = continuation.next() {
+                let _ = raw.send(&[*byte]);
             }
             h1.send(b"x").is_ok()
         });
         assert_eq!(h2.read(&mut [0; 100]).unwrap_or(0), 0, "no byte of HTTP/2 before the preface");
+        assert_eq!(raw.verdict(3), "closed");
     });
 }
 
@@ -53,14 +66,14 @@ fn giant_heads() {
 
 #[test]
 fn idle_connections() {
-    let arena = arena(&json!({ "keep_alive_timeout": "1s", "h2_idle_timeout": "1s" }));
+    let arena = arena(&json!({ "keep_alive_timeout": "3s", "h2_idle_timeout": "3s" }));
     arena.withstands("idle connections", (ENDED, &ended("idle_timeout"), 20 * ATTACKERS), |gateway| {
         let mut used: Vec<_> = (0..10).map(|_| gateway.h1()).collect();
         for client in &mut used {
             assert_eq!(client.get(PULL).status, 200);
         }
         let _unused: Vec<_> = (0..10).map(|_| RawH2::connect(&gateway.tls()).expect("connected")).collect();
-        thread::sleep(Duration::from_secs(3));
+        thread::sleep(Duration::from_secs(5));
     });
 }
 
