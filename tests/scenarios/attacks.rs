@@ -16,7 +16,7 @@ use crate::support::client::H1;
 use crate::support::gateway::{Gateway, gateway};
 use crate::support::h2client::H2;
 use crate::support::pki::Identity;
-use crate::support::tls::Tls;
+use crate::support::tls::{PATIENCE, Tls};
 use crate::support::upstream::{Answer, Upstream};
 use serde_json::Value;
 use std::net::Ipv4Addr;
@@ -77,6 +77,28 @@ impl Arena {
 
     /// Runs `attack` on [`ATTACKERS`] threads beside the bystander, and judges.
     fn withstands(&self, name: &str, ends: Ends<'_>, attack: impl Fn(&Gateway) + Sync) {
+        let (metric, labels, least) = ends;
+        #[expect(clippy::cast_precision_loss, reason = "small counts")]
+        let least = least as f64;
+        self.runs_beside(name, attack, || self.gateway.wait_for_metric(metric, labels, |n| n >= least));
+    }
+
+    /// The same when each attacker's connection may end for any of these reasons, whichever comes first.
+    fn ends_all(&self, name: &str, reasons: &[&'static str], attack: impl Fn(&Gateway) + Sync) {
+        self.runs_beside(name, attack, || {
+            let end = Instant::now() + PATIENCE;
+            loop {
+                let counts = reasons.iter().filter_map(|reason| self.gateway.metric(ENDED, &ended(reason)));
+                if counts.sum::<f64>() > ATTACKERS as f64 - 0.5 {
+                    return;
+                }
+                assert!(Instant::now() < end, "{name}: not for {reasons:?}\n{}", self.gateway.metrics());
+                thread::sleep(Duration::from_millis(20));
+            }
+        });
+    }
+
+    fn runs_beside(&self, name: &str, attack: impl Fn(&Gateway) + Sync, wait_for_ends: impl Fn()) {
         let mut latencies = vec![self.ask(&mut None)];
         let before = self.gateway.rss_kib();
         self.gateway.reset_peak();
@@ -88,10 +110,7 @@ impl Arena {
             for attacker in attackers {
                 attacker.join().unwrap_or_else(|_| panic!("{name}: an attacker failed"));
             }
-            let (metric, labels, least) = ends;
-            #[expect(clippy::cast_precision_loss, reason = "small counts")]
-            let least = least as f64;
-            self.gateway.wait_for_metric(metric, labels, |n| n >= least);
+            wait_for_ends();
             drop(end);
             latencies.extend(bystander.join().unwrap_or_else(|_| panic!("{name}: the bystander was not served")));
         });
@@ -128,13 +147,21 @@ impl Arena {
 
     fn ask(&self, kept: &mut Option<H1>) -> Duration {
         let start = Instant::now();
-        let client =
-            kept.get_or_insert_with(|| H1::connect(&self.bystander()).unwrap_or_else(|e| panic!("the bystander: {e}")));
-        let reply = client.request("GET", PULL, &[], b"").unwrap_or_else(|e| panic!("the bystander: {e}"));
+        let connect = || H1::connect(&self.bystander()).unwrap_or_else(|e| panic!("the bystander: {e}"));
+        let used = kept.take();
+        let again = used.is_some();
+        let mut client = used.unwrap_or_else(connect);
+        let reply = client.request("GET", PULL, &[], b"").or_else(|e| {
+            // A kept connection may have been closed for being idle, as any client has to expect.
+            assert!(again, "the bystander: {e}");
+            client = connect();
+            client.request("GET", PULL, &[], b"")
+        });
+        let reply = reply.unwrap_or_else(|e| panic!("the bystander: {e}"));
         assert_eq!(reply.status, 200);
         let took = start.elapsed();
-        if reply.header("connection") == Some("close") {
-            *kept = None;
+        if reply.header("connection") != Some("close") {
+            *kept = Some(client);
         }
         took
     }
