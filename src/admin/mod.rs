@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::{runtime, time};
 
@@ -95,7 +95,8 @@ pub struct Admin {
     thread: Option<JoinHandle<()>>,
 }
 
-/// Binds the listeners, unless there are sockets for them already, and serves them on a thread of their own. `None` is off.
+/// Binds the listeners, unless there are sockets for them already, and serves them on a thread of their own once `open`
+/// becomes true. `None` is off.
 ///
 /// # Errors
 ///
@@ -104,6 +105,7 @@ pub fn start(
     health: Option<(SocketAddr, Health)>,
     control: Option<(AdminAddress, Control)>,
     adopted: Adopted,
+    open: watch::Receiver<bool>,
 ) -> io::Result<Admin> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let mut sites = Vec::new();
@@ -135,7 +137,7 @@ pub fn start(
     if !sites.is_empty() {
         let ((release, released), (stop, stopped)) = (oneshot::channel(), oneshot::channel());
         let serving = thread::Builder::new().name("admin".to_owned());
-        admin.thread = Some(serving.spawn(move || runtime.block_on(run(sites, released, stopped)))?);
+        admin.thread = Some(serving.spawn(move || runtime.block_on(run(sites, open, released, stopped)))?);
         (admin.release, admin.stop) = (Some(release), Some(stop));
     }
     Ok(admin)
@@ -181,9 +183,21 @@ impl Drop for Admin {
     }
 }
 
-/// Accepts until the other end of `released` is dropped, and serves until that of `stopped` is. What is still being
-/// answered then has a moment to end.
-async fn run(sites: Vec<(Socket, Site)>, released: oneshot::Receiver<()>, mut stopped: oneshot::Receiver<()>) {
+/// Accepts from the moment that `open` says so until the other end of `released` is dropped, and serves until that of
+/// `stopped` is. What is still being answered then has a moment to end.
+async fn run(
+    sites: Vec<(Socket, Site)>,
+    mut open: watch::Receiver<bool>,
+    released: oneshot::Receiver<()>,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    let opened = tokio::select! {
+        opened = open.wait_for(|open| *open) => opened.is_ok(),
+        _ = &mut stopped => false,
+    };
+    if !opened {
+        return;
+    }
     let mut accepting = JoinSet::new();
     let (busy, mut idle) = mpsc::channel::<()>(1);
     for (socket, site) in sites {

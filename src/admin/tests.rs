@@ -9,6 +9,11 @@ use super::*;
 
 const LOOPBACK: &str = "127.0.0.1:0";
 
+/// For listeners that accept at once.
+fn open() -> watch::Receiver<bool> {
+    watch::channel(true).1
+}
+
 /// Both listeners on free ports, with what can be changed and counted about them.
 struct Fixture {
     admin: Admin,
@@ -51,7 +56,8 @@ impl Fixture {
             upgrade: Arc::new(|| Box::pin(async { Err("no successor here".to_owned()) })),
         };
         let loopback = LOOPBACK.parse().expect("an address");
-        let admin = start(Some((loopback, health)), Some((address, control)), Adopted::default()).expect("starts");
+        let admin =
+            start(Some((loopback, health)), Some((address, control)), Adopted::default(), open()).expect("starts");
         Self { admin, ready, reload, reloads }
     }
 
@@ -282,7 +288,7 @@ fn clients_that_leave_early_are_no_harm() {
 
 #[test]
 fn everything_off_is_nothing() {
-    let admin = start(None, None, Adopted::default()).expect("starts");
+    let admin = start(None, None, Adopted::default(), open()).expect("starts");
     assert_eq!((admin.health_address(), admin.control_address()), (None, None));
 }
 
@@ -294,4 +300,22 @@ fn dropping_the_handle_ends_the_listeners() {
     drop(fixture);
     TcpStream::connect(address).expect_err("nobody listens");
     drop(open);
+}
+
+#[test]
+fn nothing_is_accepted_before_the_listeners_are_opened() {
+    let metrics = Arc::new(Metrics::new("1.2.3", "boringssl").expect("the families are consistent"));
+    let health = || Health { ready: Arc::new(|| Ok(())), metrics: metrics.clone() };
+    let loopback = LOOPBACK.parse().expect("an address");
+    let (open, opened) = watch::channel(false);
+    let admin = start(Some((loopback, health())), None, Adopted::default(), opened).expect("starts");
+    let mut early = TcpStream::connect(admin.health_address().expect("is on")).expect("is queued");
+    early.write_all(request("GET", "/readyz").as_bytes()).expect("sends");
+    early.set_read_timeout(Some(Duration::from_millis(100))).expect("a socket can wait");
+    early.read(&mut [0]).expect_err("nobody answers");
+    open.send_replace(true);
+    assert_eq!(status(&ask(early, "")), "200");
+    drop(admin);
+    // Nor does one that is never opened last.
+    drop(start(Some((loopback, health())), None, Adopted::default(), watch::channel(false).1).expect("starts"));
 }

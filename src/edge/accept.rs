@@ -99,21 +99,40 @@ fn listening_socket(address: SocketAddr, shared: bool) -> io::Result<StdListener
     Ok(socket.into())
 }
 
-/// Serves this worker's sockets until the gateway drains and the last connection has ended.
-///
-/// # Errors
-///
-/// When a socket can't be handed to the runtime.
-pub async fn run_worker(edge: Edge, sockets: Vec<(usize, StdListener)>, app: Arc<App>) -> io::Result<()> {
-    let limits = edge.snapshots.load().settings.limits;
-    let serving = Arc::new(Serving { app, limits, windows: edge.windows.clone(), draining: edge.draining.clone() });
-    let mut loops = JoinSet::new();
-    for (listener, socket) in sockets {
-        let socket = TcpListener::from_std(socket)?;
-        loops.spawn(accept_loop(edge.clone(), listener, socket, serving.clone()));
+/// The sockets of a worker, in its runtime, and what it serves them with.
+pub struct Worker {
+    edge: Edge,
+    sockets: Vec<(usize, TcpListener)>,
+    serving: Arc<Serving>,
+}
+
+impl Worker {
+    /// Does everything that can fail, in the runtime that is to serve. Nothing is accepted yet.
+    ///
+    /// # Errors
+    ///
+    /// When a socket can't be handed to the runtime.
+    pub fn new(edge: Edge, sockets: Vec<(usize, StdListener)>, app: Arc<App>) -> io::Result<Self> {
+        let limits = edge.snapshots.load().settings.limits;
+        let serving = Arc::new(Serving { app, limits, windows: edge.windows.clone(), draining: edge.draining.clone() });
+        let sockets = sockets.into_iter().map(|(listener, socket)| Ok((listener, TcpListener::from_std(socket)?)));
+        Ok(Worker { sockets: sockets.collect::<io::Result<_>>()?, edge, serving })
     }
-    while loops.join_next().await.is_some() {}
-    Ok(())
+
+    /// Serves until the gateway drains and the last connection has ended.
+    pub async fn run(self) {
+        let mut loops = JoinSet::new();
+        for (listener, socket) in self.sockets {
+            loops.spawn(accept_loop(self.edge.clone(), listener, socket, self.serving.clone()));
+        }
+        while loops.join_next().await.is_some() {}
+    }
+}
+
+impl fmt::Debug for Worker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Worker").field("sockets", &self.sockets).finish_non_exhaustive()
+    }
 }
 
 async fn accept_loop(edge: Edge, listener: usize, socket: TcpListener, serving: Arc<Serving>) {

@@ -16,7 +16,7 @@ mod serve;
 mod socket;
 mod stream;
 
-pub use accept::{Bound, Edge, bind, run_worker};
+pub use accept::{Bound, Edge, Worker, bind};
 pub use connection::{Connection, Register};
 pub(crate) use holder::held_by;
 pub use limits::Counters;

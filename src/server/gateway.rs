@@ -92,7 +92,14 @@ impl Gateway {
     /// # Errors
     ///
     /// [`ServeError::Host`] if an address can't be bound or a log not be written. Nothing is left behind then.
-    pub fn start(mut self) -> Result<Running, ServeError> {
+    pub fn start(self) -> Result<Running, ServeError> {
+        let running = self.prepare()?;
+        running.open();
+        Ok(running)
+    }
+
+    /// Does everything that can fail; nothing is accepted before [`Running::open`].
+    pub(super) fn prepare(mut self) -> Result<Running, ServeError> {
         let host = |e: String| ServeError::Host(e);
         report(&self.built.findings);
         let settings = self.built.snapshot.settings.clone();
@@ -102,6 +109,7 @@ impl Gateway {
         let telemetry = open_telemetry(&settings, &self.metrics).map_err(host)?;
         let (bound, mut copies) = sockets::listen(&settings, &mut self.inherited).map_err(host)?;
         let (publisher, reader) = snapshot::store(self.built.snapshot.clone());
+        let (open, opened) = watch::channel(false);
         let (drain, draining) = watch::channel(false);
         let (hurry, hurried) = watch::channel(false);
         let succeeded = Arc::<AtomicBool>::default();
@@ -110,6 +118,7 @@ impl Gateway {
             reader: &reader,
             requests: &requests,
             draining: &draining,
+            open: &opened,
             succeeded: &succeeded,
         };
         let adopted = sockets::adopted(&settings, &mut self.inherited);
@@ -129,6 +138,7 @@ impl Gateway {
             reloads,
             publisher,
             reader: reader.clone(),
+            open: opened,
             draining,
             hurried,
             beat,
@@ -143,6 +153,7 @@ impl Gateway {
             control,
             ended,
             requests,
+            open,
             drain,
             hurry,
             copies,
@@ -187,6 +198,8 @@ pub struct Running {
     control: Option<JoinHandle<()>>,
     ended: watch::Receiver<bool>,
     requests: mpsc::Sender<Reload>,
+    /// Nothing is accepted before the order.
+    open: watch::Sender<bool>,
     drain: watch::Sender<bool>,
     hurry: watch::Sender<bool>,
     /// Gone once the gateway drains: nobody would serve what is queued.
@@ -234,6 +247,12 @@ impl Running {
             Ok(Err(why)) => Err(ReloadError(why.trim_end().to_owned())),
             Err(_) => Err(ReloadError("the gateway is stopping".to_owned())),
         }
+    }
+
+    /// Accepts connections from now on.
+    pub(super) fn open(&self) {
+        log::info!(generation = self.generation(); "serving");
+        self.open.send_replace(true);
     }
 
     /// Takes no more connections, tells clients to leave, and ends when the last request is done or `drain.grace` has

@@ -1,4 +1,16 @@
-//! What a gateway and its successor say to each other: sockets and a key one way, *ready* or a reason the other way.
+//! What a gateway and its successor say to each other.
+//!
+//! | the gateway | its successor |
+//! |---|---|
+//! | the sockets and a key | prepares itself to the last thread, and accepts nothing |
+//! | | *ready*, or a reason why not, with which it ends |
+//! | *serve* | |
+//! | | *serving*: from here on it accepts |
+//! | tells the service manager; *leaving*; drains | speaks to the service manager |
+//!
+//! *Serving* is where the one becomes the other: whose message can't be sent ends without having accepted anything, and
+//! whoever doesn't wait for it any longer closes the connection first, and then looks whether it has come. So there is
+//! no moment in which both serve because neither knows of the other, and none in which neither does.
 //!
 //! They are connected by a socket pair, which the successor finds as its standard input. Messages are JSON, one a
 //! packet, so that two versions understand each other as long as they know each other's fields; an unknown version is
@@ -27,7 +39,7 @@ use crate::config::Secret;
 pub(super) const VARIABLE: &str = "PORTCULLIS_PREDECESSOR";
 
 /// Of the messages. A successor of another version doesn't take over.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Sockets in one message. The kernel takes 253.
 const BATCH: usize = 64;
@@ -55,15 +67,23 @@ struct Estate {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Answer {
-    /// It serves.
+    /// It could serve, and accepts nothing yet.
     Ready,
-    /// It doesn't, and ends.
+    /// It accepts from now on.
+    Serving,
+    /// It doesn't serve, and ends.
     Failed(String),
 }
 
-/// From the predecessor: it has told the service manager, and leaves.
+/// From the predecessor, to one that is ready.
 #[derive(Serialize, Deserialize)]
-struct Leaving {}
+#[serde(rename_all = "snake_case")]
+enum Order {
+    /// The successor may accept.
+    Serve,
+    /// The service manager knows who the service is.
+    Leaving,
+}
 
 impl Channel {
     pub(super) fn pair() -> io::Result<(Channel, OwnedFd)> {
@@ -94,11 +114,11 @@ impl Channel {
         self.send(&Estate { version: VERSION, sockets: Vec::new(), upload_key: key }, &[])
     }
 
-    /// Waits until the successor serves.
+    /// Waits until the successor could serve.
     ///
     /// # Errors
     ///
-    /// Why it doesn't: what it said, that it ended (`None`), or that it took too long.
+    /// Why it couldn't: what it said, that it ended (`None`), or that it took too long.
     pub(super) fn await_ready(&self, patience: Duration) -> Result<(), Option<String>> {
         let failed = |e: io::Error| {
             Some(match e.kind() {
@@ -109,7 +129,42 @@ impl Channel {
         self.wait_at_most(patience).map_err(failed)?;
         match self.receive::<Answer>().map_err(failed)? {
             Some((Answer::Ready, _)) => Ok(()),
+            Some((Answer::Serving, _)) => Err(Some("it served without having been told to".to_owned())),
             Some((Answer::Failed(why), _)) => Err(Some(why)),
+            None => Err(None),
+        }
+    }
+
+    /// Lets a successor that is ready serve. With an error it hasn't accepted anything, and never will.
+    ///
+    /// # Errors
+    ///
+    /// Why it doesn't: that it ended (`None`), or that it took too long.
+    pub(super) fn let_serve(&self, patience: Duration) -> Result<(), Option<String>> {
+        let outcome = self.order_to_serve(patience);
+        if outcome.is_ok() {
+            return Ok(());
+        }
+        // The kernel takes no more messages after this, and keeps those it took before.
+        self.break_off();
+        match self.receive::<Answer>() {
+            Ok(Some((Answer::Serving, _))) => Ok(()),
+            _ => outcome,
+        }
+    }
+
+    fn order_to_serve(&self, patience: Duration) -> Result<(), Option<String>> {
+        let failed = |e: io::Error| match e.kind() {
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => None,
+            io::ErrorKind::WouldBlock => Some(format!("it was ready, but didn't serve within {patience:?}")),
+            _ => Some(format!("it can't be understood: {e}")),
+        };
+        self.wait_at_most(patience).map_err(failed)?;
+        self.send(&Order::Serve, &[]).map_err(failed)?;
+        match self.receive::<Answer>().map_err(failed)? {
+            Some((Answer::Serving, _)) => Ok(()),
+            Some((Answer::Failed(why), _)) => Err(Some(why)),
+            Some((Answer::Ready, _)) => Err(Some("it can't be understood: it is ready twice".to_owned())),
             None => Err(None),
         }
     }
@@ -117,7 +172,7 @@ impl Channel {
     /// Lets the successor tell the service manager.
     pub(super) fn leave(&self) {
         // A successor that is gone by now has no use for it.
-        let _ = self.send(&Leaving {}, &[]);
+        let _ = self.send(&Order::Leaving, &[]);
     }
 
     fn wait_at_most(&self, patience: Duration) -> io::Result<()> {
@@ -211,13 +266,30 @@ impl Predecessor {
         }
     }
 
-    /// Tells it that this process serves, and waits until it leaves or is gone.
-    pub(super) fn succeed(self) {
-        if let Err(e) = self.channel.send(&Answer::Ready, &[]) {
-            log::warn!("the predecessor can't be told that it may leave: {e}");
+    /// Tells it that this process could serve, and takes its place once it says so: without an error, this process must
+    /// serve from now on.
+    ///
+    /// # Errors
+    ///
+    /// When the predecessor goes on, or is gone. This process must not accept anything then.
+    pub(super) fn succeed(&self) -> Result<(), String> {
+        let failed = |e: io::Error| match e.kind() {
+            io::ErrorKind::WouldBlock => "the predecessor doesn't answer".to_owned(),
+            _ => format!("the predecessor goes on without this process: {e}"),
+        };
+        self.channel.wait_at_most(PATIENCE).map_err(failed)?;
+        self.channel.send(&Answer::Ready, &[]).map_err(failed)?;
+        match self.channel.receive::<Order>().map_err(failed)? {
+            Some((Order::Serve, _)) => self.channel.send(&Answer::Serving, &[]).map_err(failed),
+            Some((Order::Leaving, _)) => Err("the predecessor can't be understood".to_owned()),
+            None => Err("the predecessor goes on without this process".to_owned()),
         }
-        // Who has ended meanwhile needn't be waited for, and somebody must serve.
-        let _ = self.channel.receive::<Leaving>();
+    }
+
+    /// Waits until it has told the service manager, or is gone.
+    pub(super) fn await_leaving(self) {
+        // Who has ended meanwhile needn't be waited for.
+        let _ = self.channel.receive::<Order>();
     }
 
     /// Tells it why it must go on.
@@ -234,6 +306,8 @@ mod tests {
     use super::*;
     use crate::server::sockets::Address;
     use std::net::TcpListener;
+
+    const LONG: Duration = Duration::from_secs(60);
 
     fn listener(address: &TcpListener) -> Socket {
         let bound = Address::Tcp(address.local_addr().expect("an address"));
@@ -261,10 +335,15 @@ mod tests {
     #[test]
     fn ready_and_every_way_of_not_being_so() {
         let (ours, theirs) = Channel::pair().expect("a pair");
-        let successor = std::thread::spawn(move || Predecessor { channel: Channel(theirs) }.succeed());
-        assert_eq!(ours.await_ready(Duration::from_secs(60)), Ok(()));
+        let successor = std::thread::spawn(move || {
+            let predecessor = Predecessor { channel: Channel(theirs) };
+            predecessor.succeed().map(|()| predecessor.await_leaving())
+        });
+        assert_eq!(ours.await_ready(LONG), Ok(()));
+        assert!(!successor.is_finished(), "it waits for the order");
+        assert_eq!(ours.let_serve(LONG), Ok(()));
         ours.leave();
-        successor.join().expect("it saw that it may speak");
+        assert_eq!(successor.join().expect("no panic"), Ok(()), "it saw that it may speak");
 
         let (ours, theirs) = Channel::pair().expect("a pair");
         Predecessor { channel: Channel(theirs) }.decline(&"ä".repeat(LONGEST_REASON));
@@ -276,6 +355,39 @@ mod tests {
         let why = ours.await_ready(Duration::from_millis(20)).expect_err("silent").expect("a reason");
         assert!(why.contains("not ready after 20ms"), "{why}");
         drop(theirs);
+    }
+
+    #[test]
+    fn either_both_know_that_the_successor_serves_or_neither() {
+        // It was ready, and is gone.
+        let (ours, theirs) = Channel::pair().expect("a pair");
+        Channel(theirs).send(&Answer::Ready, &[]).expect("is sent");
+        assert_eq!(ours.await_ready(LONG), Ok(()));
+        assert_eq!(ours.let_serve(LONG), Err(None));
+
+        // The wait ends before it says that it serves: it can't any more.
+        let (ours, theirs) = Channel::pair().expect("a pair");
+        let theirs = Channel(theirs);
+        let why = ours.let_serve(Duration::from_millis(20)).expect_err("silent").expect("a reason");
+        assert!(why.contains("didn't serve within 20ms"), "{why}");
+        theirs.send(&Answer::Serving, &[]).expect_err("too late");
+
+        // It said so before the wait was broken off: that counts.
+        let (ours, theirs) = Channel::pair().expect("a pair");
+        let theirs = Channel(theirs);
+        theirs.send(&Answer::Serving, &[]).expect("in time");
+        ours.break_off();
+        assert_eq!(ours.let_serve(LONG), Ok(()));
+
+        // A predecessor that is gone, before and after this one was ready.
+        let (ours, theirs) = Channel::pair().expect("a pair");
+        drop(ours);
+        Predecessor { channel: Channel(theirs) }.succeed().expect_err("can't be told");
+        let (ours, theirs) = Channel::pair().expect("a pair");
+        let successor = std::thread::spawn(move || Predecessor { channel: Channel(theirs) }.succeed());
+        assert_eq!(ours.await_ready(LONG), Ok(()));
+        drop(ours);
+        successor.join().expect("no panic").expect_err("nobody told it to serve");
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub(super) struct Doors<'a> {
     pub(super) reader: &'a Reader,
     pub(super) requests: &'a mpsc::Sender<Reload>,
     pub(super) draining: &'a watch::Receiver<bool>,
+    /// Nothing is accepted before.
+    pub(super) open: &'a watch::Receiver<bool>,
     /// Another process serves, so that it doesn't matter whether this one drains.
     pub(super) succeeded: &'a Arc<AtomicBool>,
 }
@@ -34,7 +36,7 @@ impl Doors<'_> {
     ) -> Result<Admin, String> {
         let health = settings.health.map(|address| (address, self.health()));
         let control = settings.admin.clone().map(|address| (address, self.control(upgrades)));
-        admin::start(health, control, adopted).map_err(|e| e.to_string())
+        admin::start(health, control, adopted, self.open.clone()).map_err(|e| e.to_string())
     }
 
     fn health(&self) -> Health {

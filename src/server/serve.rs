@@ -10,10 +10,10 @@ use tokio::task::JoinHandle;
 
 use super::control::Answer;
 use super::gateway::{Gateway, Running};
-use super::handover::{Channel, Predecessor, VARIABLE};
+use super::handover::{Predecessor, VARIABLE};
 use super::manager::{self, Manager};
 use super::sockets::Inherited;
-use super::successor::{Origin, Successor};
+use super::successor::{Brake, Origin, Start, Successor};
 use super::{ServeError, host};
 use crate::telemetry::{self, UpgradeResult};
 
@@ -23,8 +23,7 @@ const STATUS: Duration = Duration::from_secs(1);
 /// How many times threads leave a sign of life before the service manager would lose its patience.
 const BEATS: u32 = 8;
 
-/// How long a successor that isn't wanted any more may take to go.
-const DISMISSAL: Duration = Duration::from_secs(5);
+const STOPPING: &str = "the gateway is stopping";
 
 /// Whether the process may start its own program again, for SIGQUIT and `upgrade`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +35,8 @@ pub enum Succession {
 }
 
 /// Serves the configuration at `file` until SIGTERM or SIGINT, or until a successor has taken over; then drains.
+///
+/// With a predecessor nothing is accepted, on no listener, before that one says so; if it doesn't, this one ends.
 ///
 /// # Errors
 ///
@@ -58,9 +59,13 @@ pub fn serve(file: &Path, succession: Succession) -> Result<(), ServeError> {
             return Err(e);
         }
     };
-    if let Some(predecessor) = predecessor {
-        predecessor.succeed();
+    if let Some(predecessor) = &predecessor {
+        predecessor.succeed().map_err(host)?;
         service.running.take_over();
+    }
+    service.running.open();
+    if let Some(predecessor) = predecessor {
+        predecessor.await_leaving();
     }
     runtime.block_on(service.run());
     // A thread that still waits for a successor's end is not waited for.
@@ -103,7 +108,7 @@ fn start(
     let runtime = runtime.map_err(|e| host(format!("no runtime: {e}")))?;
     // Before anybody learns that the gateway is there: a signal without a handler would end it.
     let signals = Signals::new(&runtime).map_err(|e| host(format!("signals: {e}")))?;
-    let running = gateway.start()?;
+    let running = gateway.prepare()?;
     Ok((runtime, Service { running, signals, manager, origin, upgrades, pending: None, told: 0 }))
 }
 
@@ -122,8 +127,7 @@ struct Service {
 
 struct Pending {
     starting: JoinHandle<Result<Successor, String>>,
-    /// Ends the wait.
-    channel: Channel,
+    brake: Brake,
     answer: Option<Answer>,
 }
 
@@ -137,7 +141,10 @@ impl Service {
     async fn run(mut self) {
         self.told = self.running.generation();
         self.manager.ready(&self.status());
-        let leaving = self.until_leaving().await;
+        let mut leaving = self.until_leaving().await;
+        if let Some(pid) = self.break_off_upgrade().await {
+            leaving = Leaving::Successor(pid);
+        }
         let grace = self.running.grace();
         match &leaving {
             Leaving::Signal(name) => {
@@ -149,7 +156,6 @@ impl Service {
             }
         }
         self.running.drain();
-        self.dismiss_successor().await;
         self.until_gone(&leaving).await;
         log::info!("stopped");
         self.running.stop();
@@ -196,7 +202,7 @@ impl Service {
                         self.running.hurry();
                     }
                 },
-                Some(answer) = self.upgrades.recv() => answer(Err("the gateway is stopping".to_owned())),
+                Some(answer) = self.upgrades.recv() => answer(Err(STOPPING.to_owned())),
                 _ = tick.tick(), if is_service => self.keep_in_touch(false),
             }
         }
@@ -253,9 +259,9 @@ impl Service {
     /// Starts a successor, unless there is a reason not to.
     fn begin_upgrade(&mut self, answer: Option<Answer>) {
         match self.try_begin() {
-            Ok((starting, channel)) => {
+            Ok((starting, brake)) => {
                 self.manager.status("starting a successor");
-                self.pending = Some(Pending { starting, channel, answer });
+                self.pending = Some(Pending { starting, brake, answer });
             }
             Err(why) => {
                 log::error!("no hand-over: {why}");
@@ -266,7 +272,7 @@ impl Service {
         }
     }
 
-    fn try_begin(&self) -> Result<(JoinHandle<Result<Successor, String>>, Channel), String> {
+    fn try_begin(&self) -> Result<(JoinHandle<Result<Successor, String>>, Brake), String> {
         if self.pending.is_some() {
             return Err("a hand-over is under way".to_owned());
         }
@@ -275,18 +281,20 @@ impl Service {
         }
         let origin = self.origin.clone();
         let origin = origin.ok_or_else(|| "this process does more than serve: stop and start it".to_owned())?;
-        let estate = self.running.estate().ok_or_else(|| "the gateway is stopping".to_owned())?;
-        let unusable = |e: std::io::Error| format!("no connection to a successor: {e}");
-        let (channel, theirs) = Channel::pair().map_err(unusable)?;
-        let second = channel.second().map_err(unusable)?;
-        let start = move || Successor::start(&origin, (channel, theirs), estate);
-        Ok((tokio::task::spawn_blocking(start), second))
+        let estate = self.running.estate().ok_or_else(|| STOPPING.to_owned())?;
+        let (start, brake) = Start::new()?;
+        Ok((tokio::task::spawn_blocking(move || start.run(&origin, estate)), brake))
     }
 
     /// Takes note of how the start went; the process that serves now, if that is another one.
     fn end_upgrade(&mut self, outcome: Result<Successor, String>) -> Option<u32> {
         let answer = self.pending.take().and_then(|pending| pending.answer).unwrap_or_else(|| Box::new(|_| {}));
         let metrics = &self.running.telemetry().metrics;
+        // The sockets are still this process's, too: whoever took over and died at once is no loss.
+        let outcome = outcome.and_then(|mut successor| match successor.has_ended() {
+            Some(why) => Err(why),
+            None => Ok(successor),
+        });
         match outcome {
             Ok(successor) => {
                 metrics.upgrade(UpgradeResult::HandedOver);
@@ -307,16 +315,18 @@ impl Service {
         }
     }
 
-    /// Ends a successor that is still being started when this process is to stop.
-    async fn dismiss_successor(&mut self) {
-        let Some(Pending { mut starting, channel, answer }) = self.pending.take() else { return };
-        channel.break_off();
-        if let Ok(Ok(Ok(successor))) = tokio::time::timeout(DISMISSAL, &mut starting).await {
-            successor.dismiss();
+    /// Ends a successor that is still being started when this process is to stop; if it serves already, it goes on to,
+    /// and the outcome names it.
+    async fn break_off_upgrade(&mut self) -> Option<u32> {
+        self.pending.as_ref()?.brake.pull();
+        let outcome = started(&mut self.pending).await;
+        if outcome.is_ok() {
+            return self.end_upgrade(outcome);
         }
-        if let Some(answer) = answer {
-            answer(Err("the gateway is stopping".to_owned()));
+        if let Some(answer) = self.pending.take().and_then(|pending| pending.answer) {
+            answer(Err(STOPPING.to_owned()));
         }
+        None
     }
 }
 

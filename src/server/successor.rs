@@ -6,14 +6,18 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::gateway::UploadKey;
 use super::handover::{Channel, VARIABLE};
 use super::sockets::Copies;
 
-/// How long a successor may take to read its files and serve. Large revocation lists take seconds.
+/// How long a successor may take to read its files and be ready. Large revocation lists take seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long one that is ready may take to say that it serves.
+const TAKING_OVER: Duration = Duration::from_secs(5);
 
 /// How long a successor that says it can't may take to end by itself.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -42,23 +46,53 @@ impl Origin {
     }
 }
 
+/// What a successor gets.
+type Estate = (Arc<Copies>, UploadKey);
+
+/// A successor to be started.
+pub(super) struct Start {
+    channel: Channel,
+    theirs: OwnedFd,
+    unwanted: Arc<AtomicBool>,
+}
+
+/// Breaks off the start of a successor from another thread.
+pub(super) struct Brake {
+    channel: Channel,
+    unwanted: Arc<AtomicBool>,
+}
+
+impl Brake {
+    /// A successor that doesn't serve by now never will, and is ended soon.
+    pub(super) fn pull(&self) {
+        self.unwanted.store(true, Ordering::Relaxed);
+        self.channel.break_off();
+    }
+}
+
 /// A process that serves in this one's place.
 pub(super) struct Successor {
     child: Child,
     channel: Channel,
+    unwanted: Arc<AtomicBool>,
 }
 
-impl Successor {
+impl Start {
+    pub(super) fn new() -> Result<(Self, Brake), String> {
+        let unusable = |e: std::io::Error| format!("no connection to a successor: {e}");
+        let (channel, theirs) = Channel::pair().map_err(unusable)?;
+        let unwanted = Arc::<AtomicBool>::default();
+        let brake = Brake { channel: channel.second().map_err(unusable)?, unwanted: unwanted.clone() };
+        Ok((Start { channel, theirs, unwanted }, brake))
+    }
+
     /// Starts `origin` again, passes everything on, and waits until it serves. Blocking.
     ///
     /// # Errors
     ///
-    /// Why there is no successor. What was started is gone then.
-    pub(super) fn start(
-        origin: &Origin,
-        (channel, theirs): (Channel, OwnedFd),
-        (sockets, key): (Arc<Copies>, UploadKey),
-    ) -> Result<Self, String> {
+    /// Why there is no successor. What was started is gone then, and has not accepted anything.
+    pub(super) fn run(self, origin: &Origin, (sockets, key): Estate) -> Result<Successor, String> {
+        let Start { channel, theirs, unwanted } = self;
         let mut command = Command::new(&origin.program);
         command.args(&origin.arguments).stdin(Stdio::from(theirs)).env(VARIABLE, std::process::id().to_string());
         // They name this process.
@@ -70,17 +104,20 @@ impl Successor {
         // It holds the other end, which is to end with the successor.
         drop(command);
         log::info!("process {} is to take over ({program})", child.id());
-        let mut successor = Successor { child, channel };
+        let mut successor = Successor { child, channel, unwanted };
         let outcome = successor.channel.bequeath(&sockets, &key).map_err(|e| match e.kind() {
             ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => None,
             _ => Some(format!("it takes nothing: {e}")),
         });
-        match outcome.and_then(|()| successor.channel.await_ready(PATIENCE)) {
+        let outcome = outcome.and_then(|()| successor.channel.await_ready(PATIENCE));
+        match outcome.and_then(|()| successor.channel.let_serve(TAKING_OVER)) {
             Ok(()) => Ok(successor),
             Err(why) => Err(successor.end(why)),
         }
     }
+}
 
+impl Successor {
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }
@@ -90,22 +127,24 @@ impl Successor {
         self.channel.leave();
     }
 
-    /// Ends it, since it isn't wanted any more.
-    pub(super) fn dismiss(mut self) {
-        // There is nobody to be told how it took that.
-        let _ = self.end(None);
+    /// Why it doesn't serve any more, if it doesn't.
+    pub(super) fn has_ended(&mut self) -> Option<String> {
+        let status = self.child.try_wait().ok().flatten()?;
+        Some(format!("process {} ended ({status}) as soon as it served; see the log for what it said", self.child.id()))
     }
 
-    /// Ends it, and says why it is no successor.
+    /// Ends it, which hasn't accepted anything, and says why it is no successor.
     fn end(&mut self, why: Option<String>) -> String {
+        // It may still be about to say that it is ready; it learns that nobody listens then.
+        self.channel.break_off();
         let deadline = Instant::now() + LAST_WORDS;
         let mut status = self.child.try_wait();
-        while matches!(status, Ok(None)) && Instant::now() < deadline {
+        while matches!(status, Ok(None)) && Instant::now() < deadline && !self.unwanted.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(10));
             status = self.child.try_wait();
         }
         if !matches!(status, Ok(Some(_))) {
-            // It may be in the middle of anything; nothing of it is in use yet.
+            // It may be in the middle of anything, but not of a request.
             let _ = self.child.kill();
             status = self.child.wait().map(Some);
         }
@@ -121,36 +160,48 @@ mod tests {
     use super::*;
     use crate::config::Secret;
 
-    fn start(script: &str) -> String {
-        let origin = Origin { program: "/bin/sh".into(), arguments: ["-c", script].map(OsString::from).to_vec() };
-        let pair = Channel::pair().expect("a pair");
-        let outcome = Successor::start(&origin, pair, (Arc::default(), Secret::new([0; 32])));
-        outcome.err().expect("a shell doesn't serve")
+    fn origin(program: &str, arguments: &[&str]) -> Origin {
+        Origin { program: program.into(), arguments: arguments.iter().map(OsString::from).collect() }
+    }
+
+    fn estate() -> Estate {
+        (Arc::default(), Secret::new([0; 32]))
+    }
+
+    fn start(program: &str, arguments: &[&str]) -> String {
+        let (start, _brake) = Start::new().expect("a pair");
+        start.run(&origin(program, arguments), estate()).err().expect("it is no gateway")
     }
 
     #[test]
     fn a_program_that_ends_or_is_not_there_is_no_successor() {
-        let why = start("exit 7");
+        let why = start("/bin/sh", &["-c", "exit 7"]);
         assert!(why.contains("exit status: 7"), "{why}");
-        let origin = Origin { program: "/nonexistent/portcullis".into(), arguments: Vec::new() };
-        let pair = Channel::pair().expect("a pair");
-        let why = Successor::start(&origin, pair, (Arc::default(), Secret::new([0; 32]))).err().expect("no program");
+        let why = start("/nonexistent/portcullis", &[]);
         assert!(why.starts_with("/nonexistent/portcullis can't be started"), "{why}");
     }
 
     #[test]
+    fn a_program_that_is_ready_and_ends_is_no_successor() {
+        // What it inherits of standard input is the connection, on which a write is a message.
+        let why = start("/bin/sh", &["-c", "printf '\"ready\"' >&0; exit 9"]);
+        assert!(why.contains("exit status: 9"), "{why}");
+        let why = start("/bin/sh", &["-c", "printf '\"serving\"' >&0; exec sleep 1000"]);
+        assert!(why.contains("without having been told"), "{why}");
+    }
+
+    #[test]
     fn a_program_that_hangs_is_ended_when_the_wait_is_broken_off() {
-        let origin = Origin { program: "/bin/sleep".into(), arguments: vec!["1000".into()] };
-        let (ours, theirs) = Channel::pair().expect("a pair");
-        let second = ours.second().expect("a descriptor");
-        let started = Instant::now();
-        let starting = std::thread::spawn(move || {
-            Successor::start(&origin, (ours, theirs), (Arc::default(), Secret::new([0; 32]))).err()
-        });
-        std::thread::sleep(Duration::from_millis(100));
-        second.break_off();
-        assert!(starting.join().expect("no panic").is_some());
-        assert!(started.elapsed() < PATIENCE, "it waited");
+        // Before it is ready, and after that.
+        for script in ["exec sleep 1000", "printf '\"ready\"' >&0; exec sleep 1000"] {
+            let (start, brake) = Start::new().expect("a pair");
+            let started = Instant::now();
+            let starting = std::thread::spawn(move || start.run(&origin("/bin/sh", &["-c", script]), estate()).err());
+            std::thread::sleep(Duration::from_millis(100));
+            brake.pull();
+            assert!(starting.join().expect("no panic").is_some());
+            assert!(started.elapsed() < PATIENCE, "it waited");
+        }
     }
 
     #[test]

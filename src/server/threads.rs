@@ -12,7 +12,7 @@ use super::keeping::Keeping;
 use super::pulse::{Pulse, Pulses};
 use super::sockets;
 use crate::config::Settings;
-use crate::edge::{self, App, Bound, Counters, Edge, Register, WindowBudget};
+use crate::edge::{App, Bound, Counters, Edge, Register, WindowBudget, Worker};
 use crate::proxy;
 use crate::snapshot::{Builder, Built, Fetcher, Publisher, Reader, Watcher};
 use crate::telemetry::{self, ReloadResult, Telemetry};
@@ -33,6 +33,8 @@ pub(super) struct Plan {
     pub(super) reloads: mpsc::Receiver<Reload>,
     pub(super) publisher: Publisher,
     pub(super) reader: Reader,
+    /// The order to accept connections.
+    pub(super) open: watch::Receiver<bool>,
     /// The order to leave, and that to wait no longer.
     pub(super) draining: watch::Receiver<bool>,
     pub(super) hurried: watch::Receiver<bool>,
@@ -40,8 +42,8 @@ pub(super) struct Plan {
     pub(super) beat: Option<(Arc<Pulses>, Duration)>,
 }
 
-/// Starts the control plane on a thread of its own, and waits until connections are served. What is returned with the
-/// thread becomes true when it ends.
+/// Starts the control plane on a thread of its own, and waits until every thread is ready to accept, for which it
+/// waits for the order. What is returned with the thread becomes true when it ends.
 pub(super) fn start(plan: Plan) -> Result<(JoinHandle<()>, watch::Receiver<bool>), String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| format!("no runtime: {e}"))?;
@@ -60,7 +62,8 @@ pub(super) fn start(plan: Plan) -> Result<(JoinHandle<()>, watch::Receiver<bool>
 }
 
 async fn run(plan: Plan, started: &std_mpsc::SyncSender<Result<(), String>>) {
-    let Plan { builder, built, bound, telemetry, watcher, reloads, publisher, reader, draining, hurried, beat } = plan;
+    let Plan { builder, built, bound, telemetry, watcher, reloads, publisher, reader, open, draining, hurried, beat } =
+        plan;
     let mut fetcher = Fetcher::new(builder.shelf(), telemetry.metrics.clone());
     let first = built.snapshot.generation;
     let (builder, built) = match settle(&mut fetcher, builder, built, FETCH_PATIENCE).await {
@@ -83,7 +86,7 @@ async fn run(plan: Plan, started: &std_mpsc::SyncSender<Result<(), String>>) {
         windows: Arc::new(WindowBudget::new(settings.limits.h2_upload_memory)),
         draining: draining.clone(),
     };
-    let workers = match start_workers(bound, &settings, &edge, beat.as_ref()) {
+    let workers = match start_workers(bound, &settings, (&edge, &open), beat.as_ref()).await {
         Ok(workers) => workers,
         Err(e) => return drop(started.send(Err(e))),
     };
@@ -100,7 +103,6 @@ async fn run(plan: Plan, started: &std_mpsc::SyncSender<Result<(), String>>) {
         keeping: Keeping::default(),
     };
     let reloading = tokio::spawn(control.run(reloads));
-    log::info!(generation = built.snapshot.generation; "serving");
     let _ = started.send(Ok(()));
     let (mut draining, mut hurried) = (draining, hurried);
     order(&mut draining).await;
@@ -119,15 +121,16 @@ async fn order(given: &mut watch::Receiver<bool>) {
     let _ = given.wait_for(|given| *given).await;
 }
 
-/// Starts the serving threads.
-fn start_workers(
+/// Starts the serving threads, and waits until all of them can serve. Those that could end if another one can't.
+async fn start_workers(
     bound: Vec<Bound>,
     settings: &Settings,
-    edge: &Edge,
+    (edge, open): (&Edge, &watch::Receiver<bool>),
     beat: Option<&(Arc<Pulses>, Duration)>,
 ) -> Result<Vec<JoinHandle<()>>, String> {
     let shares = sockets::shares(bound, settings.threads).map_err(|e| format!("no descriptor: {e}"))?;
     let conf = Arc::new(ServerConf { threads: 1, upstream_keepalive_pool_size: POOL_SIZE, ..ServerConf::default() });
+    let (prepared, mut preparing) = mpsc::channel(settings.threads.max(1));
     let mut workers = Vec::new();
     for (index, share) in shares.into_iter().enumerate() {
         let edge = edge.clone();
@@ -136,13 +139,43 @@ fn start_workers(
         // One application for each thread: its pool of upstream connections belongs to the thread's runtime.
         let app: Arc<App> = Arc::new(pingora::proxy::http_proxy(&conf, gateway));
         let worker = std::thread::Builder::new().name(format!("serve-{index}"));
-        let worker = worker.spawn(move || serve(edge, share, app, pulse));
+        let start = Start { prepared: prepared.clone(), open: open.clone() };
+        let worker = worker.spawn(move || serve(edge, (share, app), start, pulse));
         workers.push(worker.map_err(|e| format!("no thread: {e}"))?);
+    }
+    drop(prepared);
+    for _ in &workers {
+        let outcome = preparing.recv().await;
+        outcome.unwrap_or_else(|| Err("a serving thread could not start; see the log".to_owned()))?;
     }
     Ok(workers)
 }
 
-fn serve(edge: Edge, share: sockets::Share, app: Arc<App>, pulse: Option<(Pulse, Duration)>) {
+/// The first moments of a serving thread.
+struct Start {
+    /// Takes whether it can serve.
+    prepared: mpsc::Sender<Result<(), String>>,
+    open: watch::Receiver<bool>,
+}
+
+impl Start {
+    /// Whether the order to accept came, and not that to leave.
+    async fn is_opened(self, outcome: Result<(), String>, draining: &watch::Receiver<bool>) -> bool {
+        let Start { prepared, mut open } = self;
+        let ready = outcome.is_ok();
+        // Whoever doesn't wait for it has given up.
+        let _ = prepared.send(outcome).await;
+        drop(prepared);
+        let mut draining = draining.clone();
+        ready
+            && tokio::select! {
+                opened = open.wait_for(|open| *open) => opened.is_ok(),
+                () = order(&mut draining) => false,
+            }
+    }
+}
+
+fn serve(edge: Edge, (share, app): (sockets::Share, Arc<App>), start: Start, pulse: Option<(Pulse, Duration)>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let draining = edge.draining.clone();
     let beat = pulse.clone();
@@ -151,7 +184,15 @@ fn serve(edge: Edge, share: sockets::Share, app: Arc<App>, pulse: Option<(Pulse,
             if let Some((pulse, every)) = beat {
                 tokio::spawn(pulse.keep(every));
             }
-            edge::run_worker(edge, share, app).await
+            let draining = edge.draining.clone();
+            let (worker, outcome) = match Worker::new(edge, share, app) {
+                Ok(worker) => (Some(worker), Ok(())),
+                Err(e) => (None, Err(format!("a serving thread can't serve: {e}"))),
+            };
+            if let (true, Some(worker)) = (start.is_opened(outcome, &draining).await, worker) {
+                worker.run().await;
+            }
+            std::io::Result::Ok(())
         })
     });
     if let Err(e) = outcome {

@@ -219,6 +219,17 @@ fn the_program_that_is_there_now_is_started_and_may_be_none() {
     let refused = upgrade(&config(&gateway));
     assert!(refused.code == Some(4) && refused.stderr.contains("can't be started"), "{}", refused.all());
     assert_eq!(gateway.h1().get("/v2/").status, 200);
+    // Nor is one that says that it is ready, and ends: its word is a message on its standard input.
+    for (script, why) in [
+        ("printf '\"ready\"' >&0; exit 9", "exit status: 9"),
+        ("printf '\"serving\"' >&0; exec sleep 1000", "without having been told"),
+    ] {
+        turn(&link, script);
+        let refused = upgrade(&config(&gateway));
+        assert!(refused.code == Some(4) && refused.stderr.contains(why), "{}", refused.all());
+        assert_eq!(gateway.h1().get("/v2/").status, 200);
+        assert_eq!(plain_http(gateway.health(), "GET", "/readyz").status, 200);
+    }
     // One that is a gateway, with a mark that it was this one.
     turn(&link, &format!("touch \"${{0%.sh}}.ran\"\nexec {} \"$@\"", env!("CARGO_BIN_EXE_portcullis")));
     let _heir = upgraded(&gateway);
