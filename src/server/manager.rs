@@ -3,6 +3,8 @@
 //! All of it is optional: without `NOTIFY_SOCKET`, `WATCHDOG_USEC` and `LISTEN_FDS` in the environment nothing happens.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use listenfd::ListenFd;
@@ -17,11 +19,14 @@ const FIRST: usize = 3;
 #[derive(Debug, Clone)]
 pub(super) struct Manager {
     watchdog: Option<Duration>,
+    /// Another process speaks.
+    succeeded: Arc<AtomicBool>,
 }
 
 impl Manager {
     pub(super) fn of_this_process() -> Self {
-        Manager { watchdog: sd_notify::watchdog_enabled().filter(|period| !period.is_zero()) }
+        let watchdog = sd_notify::watchdog_enabled().filter(|period| !period.is_zero());
+        Manager { watchdog, succeeded: Arc::default() }
     }
 
     /// How long the service manager waits for a ping before it takes the gateway for stuck.
@@ -29,40 +34,49 @@ impl Manager {
         self.watchdog
     }
 
-    /// Started, or reloaded. Names this process, which may have taken over from another one.
+    /// Started. Names this process, which may have taken over from another one.
     pub(super) fn ready(&self, status: &str) {
-        say(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready, NotifyState::Status(status)]);
+        self.say(&[NotifyState::MainPid(std::process::id()), NotifyState::Ready, NotifyState::Status(status)]);
+    }
+
+    /// The reload is done, or has failed.
+    pub(super) fn reloaded(&self, status: &str) {
+        self.say(&[NotifyState::Ready, NotifyState::Status(status)]);
     }
 
     pub(super) fn reloading(&self) {
         // With the time of the message, without which `Type=notify-reload` doesn't take it.
         match NotifyState::monotonic_usec_now() {
-            Ok(now) => say(&[NotifyState::Reloading, now]),
+            Ok(now) => self.say(&[NotifyState::Reloading, now]),
             Err(e) => log::debug!("the service manager is not told of the reload: {e}"),
         }
     }
 
     pub(super) fn status(&self, status: &str) {
-        say(&[NotifyState::Status(status)]);
+        self.say(&[NotifyState::Status(status)]);
     }
 
     pub(super) fn stopping(&self, status: &str) {
-        say(&[NotifyState::Stopping, NotifyState::Status(status)]);
+        self.say(&[NotifyState::Stopping, NotifyState::Status(status)]);
     }
 
     /// The service is another process from now on; this one has nothing more to say.
     pub(super) fn succeeded_by(&self, pid: u32) {
-        say(&[NotifyState::MainPid(pid)]);
+        self.say(&[NotifyState::MainPid(pid)]);
+        self.succeeded.store(true, Ordering::Relaxed);
     }
 
     pub(super) fn ping(&self) {
-        say(&[NotifyState::Watchdog]);
+        self.say(&[NotifyState::Watchdog]);
     }
-}
 
-fn say(states: &[NotifyState<'_>]) {
-    if let Err(e) = sd_notify::notify(states) {
-        log::warn!("the service manager can't be reached ($NOTIFY_SOCKET): {e}");
+    fn say(&self, states: &[NotifyState<'_>]) {
+        if self.succeeded.load(Ordering::Relaxed) {
+            return;
+        }
+        if let Err(e) = sd_notify::notify(states) {
+            log::warn!("the service manager can't be reached ($NOTIFY_SOCKET): {e}");
+        }
     }
 }
 

@@ -241,7 +241,7 @@ impl Service {
                 // Without an answer another reload is about to start.
                 Ok(Ok(_)) | Err(_) => "",
             };
-            manager.ready(&format!("serving generation {}{failed}", reader.load().generation));
+            manager.reloaded(&format!("serving generation {}{failed}", reader.load().generation));
         });
     }
 

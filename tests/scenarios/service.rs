@@ -57,6 +57,8 @@ fn a_reload_by_signal_is_told_from_begin_to_end_with_its_time() {
     assert!((before..=monotonic()).contains(&at), "{at}");
     let ready = manager.wait_for("READY=1");
     assert!(ready.contains(&"STATUS=serving generation 2".to_owned()), "{ready:?}");
+    let main = |line: &String| line.starts_with("MAINPID=");
+    assert!(!ready.iter().any(main), "a reload doesn't change who the service is: {ready:?}");
     // One that fails ends, too, and says so: else the service manager would wait for it.
     gateway.write("policy.yaml", "rules: 7");
     gateway.process().signal("HUP");
