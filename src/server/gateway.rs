@@ -237,7 +237,7 @@ impl Running {
     /// # Errors
     ///
     /// What is wrong with the files; what was in force stays so, except that newer revocation lists count. Or the
-    /// gateway is stopping.
+    /// gateway is stopping, or more reloads are waiting already than it keeps.
     pub fn reload(&self) -> Result<u64, ReloadError> {
         let (answer, answered) = std_mpsc::sync_channel(1);
         let answer: Answer = Box::new(move |outcome| drop(answer.send(outcome)));
@@ -295,8 +295,7 @@ impl Running {
     }
 
     pub(super) fn order_reload(&self, origin: &'static str, answer: Option<Answer>) {
-        // A full queue means that a reload is about to start anyway; whoever waits for an answer learns that by its end.
-        let _ = self.requests.try_send(Reload { origin, noticed: None, answer });
+        order(&self.requests, Reload { origin, noticed: None, answer });
     }
 
     /// What a successor needs; none while the gateway drains.
@@ -348,6 +347,19 @@ impl Drop for Running {
         if !self.telemetry.access.flush(FLUSH) {
             log::warn!("the last access records could not be written");
         }
+    }
+}
+
+/// Gives an order, or tells whoever waits for its outcome why it can't be.
+fn order(requests: &mpsc::Sender<Reload>, reload: Reload) {
+    let (Reload { origin, answer, .. }, why) = match requests.try_send(reload) {
+        Ok(()) => return,
+        Err(mpsc::error::TrySendError::Full(reload)) => (reload, "too many reloads are waiting already"),
+        Err(mpsc::error::TrySendError::Closed(reload)) => (reload, "the gateway is stopping"),
+    };
+    log::warn!("no reload ({origin}): {why}");
+    if let Some(answer) = answer {
+        answer(Err(why.to_owned()));
     }
 }
 
@@ -417,5 +429,27 @@ fn watch_files(
             log::error!("files can't be watched: {e}; changes need SIGHUP or POST /-/reload");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_that_nobody_takes_is_told_why() {
+        let (requests, reloads) = mpsc::channel(1);
+        let ask = || {
+            let (answer, answered) = std_mpsc::sync_channel(1);
+            let answer: Answer = Box::new(move |outcome| drop(answer.send(outcome)));
+            order(&requests, Reload { origin: "test", noticed: None, answer: Some(answer) });
+            answered.try_recv()
+        };
+        assert_eq!(ask(), Err(std_mpsc::TryRecvError::Empty), "it waits");
+        let refused = ask().expect("an answer").expect_err("no room");
+        assert!(refused.contains("too many reloads"), "{refused}");
+        drop(reloads);
+        let refused = ask().expect("an answer").expect_err("nobody is left");
+        assert!(refused.contains("stopping"), "{refused}");
     }
 }
