@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::control::{Answer, Reload, report};
 use super::pulse::Pulses;
-use super::sockets::{self, Copies, Inherited};
+use super::sockets::{self, Copies, Inherited, Origins};
 use super::threads::{self, Plan};
 use super::{ServeError, internal, metrics};
 use crate::admin::Admin;
@@ -121,10 +121,10 @@ impl Gateway {
             open: &opened,
             succeeded: &succeeded,
         };
-        let adopted = sockets::adopted(&settings, &mut self.inherited);
+        let (adopted, origins) = sockets::adopted(&settings, &mut self.inherited);
         let mut admin = doors.open(&settings, adopted, self.upgrades).map_err(host)?;
         nothing_unclaimed(&self.inherited).map_err(host)?;
-        copies.extend(sockets::internal_copies(&settings, &mut admin));
+        copies.extend(sockets::internal_copies(&settings, &mut admin, origins));
         announce(&settings, &bound, &admin);
         let listeners = addresses(&settings, &bound);
         let pulses = Pulses::new(settings.threads + 1);
@@ -150,6 +150,7 @@ impl Gateway {
         Ok(Running {
             listeners,
             admin: Some(admin),
+            origins,
             control,
             ended,
             requests,
@@ -195,6 +196,7 @@ pub struct ReloadError(String);
 pub struct Running {
     listeners: Vec<ListenerAddress>,
     admin: Option<Admin>,
+    origins: Origins,
     control: Option<JoinHandle<()>>,
     ended: watch::Receiver<bool>,
     requests: mpsc::Sender<Reload>,
@@ -304,20 +306,27 @@ impl Running {
         copies.map(|copies| (copies, self.upload_key.clone()))
     }
 
-    /// The internal listeners are another process's from now on.
-    pub(super) fn leave_to_successor(&mut self) {
+    /// Another process serves from now on. Whether it took the socket for administration, and so its file, it has said.
+    pub(super) fn leave_to_successor(&mut self, admin_adopted: bool) {
         self.succeeded.store(true, Ordering::Relaxed);
         if let Some(admin) = &mut self.admin {
-            admin.own_path(false);
+            if admin_adopted {
+                admin.own_path(false);
+            }
             admin.release();
         }
     }
 
-    /// The internal listeners are no longer a predecessor's.
+    /// What was a predecessor's is this process's now.
     pub(super) fn take_over(&self) {
-        if let Some(admin) = &self.admin {
+        if let Some(admin) = self.admin.as_ref().filter(|_| self.origins.admin_path_is_ours()) {
             admin.own_path(true);
         }
+    }
+
+    /// Whether the socket for administration was there before this process was.
+    pub(super) fn admin_adopted(&self) -> bool {
+        self.origins.admin_adopted
     }
 
     pub(super) fn reader(&self) -> Reader {

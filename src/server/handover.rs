@@ -70,9 +70,16 @@ enum Answer {
     /// It could serve, and accepts nothing yet.
     Ready,
     /// It accepts from now on.
-    Serving,
+    Serving(Taken),
     /// It doesn't serve, and ends.
     Failed(String),
+}
+
+/// What of the estate a successor has a use for, as far as its predecessor must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Taken {
+    /// The socket for administration. If not, its file has no use any more.
+    pub(super) admin: bool,
 }
 
 /// From the predecessor, to one that is ready.
@@ -129,7 +136,7 @@ impl Channel {
         self.wait_at_most(patience).map_err(failed)?;
         match self.receive::<Answer>().map_err(failed)? {
             Some((Answer::Ready, _)) => Ok(()),
-            Some((Answer::Serving, _)) => Err(Some("it served without having been told to".to_owned())),
+            Some((Answer::Serving(_), _)) => Err(Some("it served without having been told to".to_owned())),
             Some((Answer::Failed(why), _)) => Err(Some(why)),
             None => Err(None),
         }
@@ -140,20 +147,20 @@ impl Channel {
     /// # Errors
     ///
     /// Why it doesn't: that it ended (`None`), or that it took too long.
-    pub(super) fn let_serve(&self, patience: Duration) -> Result<(), Option<String>> {
+    pub(super) fn let_serve(&self, patience: Duration) -> Result<Taken, Option<String>> {
         let outcome = self.order_to_serve(patience);
         if outcome.is_ok() {
-            return Ok(());
+            return outcome;
         }
         // The kernel takes no more messages after this, and keeps those it took before.
         self.break_off();
         match self.receive::<Answer>() {
-            Ok(Some((Answer::Serving, _))) => Ok(()),
+            Ok(Some((Answer::Serving(taken), _))) => Ok(taken),
             _ => outcome,
         }
     }
 
-    fn order_to_serve(&self, patience: Duration) -> Result<(), Option<String>> {
+    fn order_to_serve(&self, patience: Duration) -> Result<Taken, Option<String>> {
         let failed = |e: io::Error| match e.kind() {
             io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => None,
             io::ErrorKind::WouldBlock => Some(format!("it was ready, but didn't serve within {patience:?}")),
@@ -162,7 +169,7 @@ impl Channel {
         self.wait_at_most(patience).map_err(failed)?;
         self.send(&Order::Serve, &[]).map_err(failed)?;
         match self.receive::<Answer>().map_err(failed)? {
-            Some((Answer::Serving, _)) => Ok(()),
+            Some((Answer::Serving(taken), _)) => Ok(taken),
             Some((Answer::Failed(why), _)) => Err(Some(why)),
             Some((Answer::Ready, _)) => Err(Some("it can't be understood: it is ready twice".to_owned())),
             None => Err(None),
@@ -272,7 +279,7 @@ impl Predecessor {
     /// # Errors
     ///
     /// When the predecessor goes on, or is gone. This process must not accept anything then.
-    pub(super) fn succeed(&self) -> Result<(), String> {
+    pub(super) fn succeed(&self, taken: Taken) -> Result<(), String> {
         let failed = |e: io::Error| match e.kind() {
             io::ErrorKind::WouldBlock => "the predecessor doesn't answer".to_owned(),
             _ => format!("the predecessor goes on without this process: {e}"),
@@ -280,7 +287,7 @@ impl Predecessor {
         self.channel.wait_at_most(PATIENCE).map_err(failed)?;
         self.channel.send(&Answer::Ready, &[]).map_err(failed)?;
         match self.channel.receive::<Order>().map_err(failed)? {
-            Some((Order::Serve, _)) => self.channel.send(&Answer::Serving, &[]).map_err(failed),
+            Some((Order::Serve, _)) => self.channel.send(&Answer::Serving(taken), &[]).map_err(failed),
             Some((Order::Leaving, _)) => Err("the predecessor can't be understood".to_owned()),
             None => Err("the predecessor goes on without this process".to_owned()),
         }
@@ -306,6 +313,8 @@ mod tests {
     use super::*;
     use crate::server::sockets::Address;
     use std::net::TcpListener;
+
+    const TAKEN: Taken = Taken { admin: true };
 
     const LONG: Duration = Duration::from_secs(60);
 
@@ -337,11 +346,11 @@ mod tests {
         let (ours, theirs) = Channel::pair().expect("a pair");
         let successor = std::thread::spawn(move || {
             let predecessor = Predecessor { channel: Channel(theirs) };
-            predecessor.succeed().map(|()| predecessor.await_leaving())
+            predecessor.succeed(TAKEN).map(|()| predecessor.await_leaving())
         });
         assert_eq!(ours.await_ready(LONG), Ok(()));
         assert!(!successor.is_finished(), "it waits for the order");
-        assert_eq!(ours.let_serve(LONG), Ok(()));
+        assert_eq!(ours.let_serve(LONG), Ok(TAKEN));
         ours.leave();
         assert_eq!(successor.join().expect("no panic"), Ok(()), "it saw that it may speak");
 
@@ -370,21 +379,21 @@ mod tests {
         let theirs = Channel(theirs);
         let why = ours.let_serve(Duration::from_millis(20)).expect_err("silent").expect("a reason");
         assert!(why.contains("didn't serve within 20ms"), "{why}");
-        theirs.send(&Answer::Serving, &[]).expect_err("too late");
+        theirs.send(&Answer::Serving(TAKEN), &[]).expect_err("too late");
 
         // It said so before the wait was broken off: that counts.
         let (ours, theirs) = Channel::pair().expect("a pair");
         let theirs = Channel(theirs);
-        theirs.send(&Answer::Serving, &[]).expect("in time");
+        theirs.send(&Answer::Serving(TAKEN), &[]).expect("in time");
         ours.break_off();
-        assert_eq!(ours.let_serve(LONG), Ok(()));
+        assert_eq!(ours.let_serve(LONG), Ok(TAKEN));
 
         // A predecessor that is gone, before and after this one was ready.
         let (ours, theirs) = Channel::pair().expect("a pair");
         drop(ours);
-        Predecessor { channel: Channel(theirs) }.succeed().expect_err("can't be told");
+        Predecessor { channel: Channel(theirs) }.succeed(TAKEN).expect_err("can't be told");
         let (ours, theirs) = Channel::pair().expect("a pair");
-        let successor = std::thread::spawn(move || Predecessor { channel: Channel(theirs) }.succeed());
+        let successor = std::thread::spawn(move || Predecessor { channel: Channel(theirs) }.succeed(TAKEN));
         assert_eq!(ours.await_ready(LONG), Ok(()));
         drop(ours);
         successor.join().expect("no panic").expect_err("nobody told it to serve");

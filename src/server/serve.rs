@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::control::Answer;
 use super::gateway::{Gateway, Running};
-use super::handover::{Predecessor, VARIABLE};
+use super::handover::{Predecessor, Taken, VARIABLE};
 use super::manager::{self, Manager};
 use super::sockets::Inherited;
 use super::successor::{Brake, Origin, Start, Successor};
@@ -60,7 +60,7 @@ pub fn serve(file: &Path, succession: Succession) -> Result<(), ServeError> {
         }
     };
     if let Some(predecessor) = &predecessor {
-        predecessor.succeed().map_err(host)?;
+        predecessor.succeed(Taken { admin: service.running.admin_adopted() }).map_err(host)?;
         service.running.take_over();
     }
     service.running.open();
@@ -300,7 +300,7 @@ impl Service {
                 metrics.upgrade(UpgradeResult::HandedOver);
                 let pid = successor.pid();
                 self.manager.succeeded_by(pid);
-                self.running.leave_to_successor();
+                self.running.leave_to_successor(successor.taken.admin);
                 answer(Ok(format!("process {} has handed over to process {pid}", std::process::id())));
                 successor.set_free();
                 Some(pid)

@@ -138,23 +138,48 @@ pub(super) fn listen(settings: &Settings, inherited: &mut Inherited) -> Result<(
     Ok((all, copies))
 }
 
+/// Where the sockets of the internal listeners come from.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Origins {
+    health_managed: bool,
+    admin_managed: bool,
+    /// Whether that for administration was there already.
+    pub(super) admin_adopted: bool,
+}
+
+impl Origins {
+    /// Whether the file of the socket for administration, which was a predecessor's, is now this process's to remove.
+    pub(super) fn admin_path_is_ours(&self) -> bool {
+        self.admin_adopted && !self.admin_managed
+    }
+}
+
 /// The sockets there are for the internal listeners.
-pub(super) fn adopted(settings: &Settings, inherited: &mut Inherited) -> Adopted {
-    let mut one = |role, address: Option<Address>| Some(inherited.take_one(role, &address?)?.descriptor);
+pub(super) fn adopted(settings: &Settings, inherited: &mut Inherited) -> (Adopted, Origins) {
+    let mut one = |role, address: Option<Address>| inherited.take_one(role, &address?);
     let health = one(HEALTH, settings.health.map(Address::Tcp));
     let control = one(ADMIN, settings.admin.as_ref().map(Address::from));
-    Adopted { health, control }
+    let managed = |socket: &Option<Socket>| socket.as_ref().is_some_and(|socket| socket.label.managed);
+    let origins = Origins {
+        health_managed: managed(&health),
+        admin_managed: managed(&control),
+        admin_adopted: control.is_some(),
+    };
+    let descriptor = |socket: Option<Socket>| socket.map(|socket| socket.descriptor);
+    (Adopted { health: descriptor(health), control: descriptor(control) }, origins)
 }
 
 /// The sockets of the internal listeners, for a successor.
-pub(super) fn internal_copies(settings: &Settings, admin: &mut Admin) -> Copies {
+pub(super) fn internal_copies(settings: &Settings, admin: &mut Admin, origins: Origins) -> Copies {
     let Adopted { health, control } = admin.take_copies();
-    let label = |role: &str, configured: Option<Address>, bound: Option<Address>| {
-        Some(Label { role: Some(role.to_owned()), configured, bound: bound?, managed: false })
+    let label = |role: &str, managed: bool, configured: Option<Address>, bound: Option<Address>| {
+        Some(Label { role: Some(role.to_owned()), configured, bound: bound?, managed })
     };
+    let (configured, bound) = (settings.admin.as_ref().map(Address::from), admin.control_address().map(Address::from));
+    let health_bound = admin.health_address().map(Address::Tcp);
     let labels = [
-        label(HEALTH, settings.health.map(Address::Tcp), admin.health_address().map(Address::Tcp)),
-        label(ADMIN, settings.admin.as_ref().map(Address::from), admin.control_address().map(Address::from)),
+        label(HEALTH, origins.health_managed, settings.health.map(Address::Tcp), health_bound),
+        label(ADMIN, origins.admin_managed, configured, bound),
     ];
     let sockets = [health, control].into_iter().zip(labels);
     sockets.filter_map(|(descriptor, label)| Some(Socket { descriptor: descriptor?, label: label? })).collect()

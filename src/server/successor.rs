@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::gateway::UploadKey;
-use super::handover::{Channel, VARIABLE};
+use super::handover::{Channel, Taken, VARIABLE};
 use super::sockets::Copies;
 
 /// How long a successor may take to read its files and be ready. Large revocation lists take seconds.
@@ -72,6 +72,13 @@ impl Brake {
 
 /// A process that serves in this one's place.
 pub(super) struct Successor {
+    process: Process,
+    /// What it has a use for.
+    pub(super) taken: Taken,
+}
+
+/// One that may come to serve.
+struct Process {
     child: Child,
     channel: Channel,
     unwanted: Arc<AtomicBool>,
@@ -104,35 +111,37 @@ impl Start {
         // It holds the other end, which is to end with the successor.
         drop(command);
         log::info!("process {} is to take over ({program})", child.id());
-        let mut successor = Successor { child, channel, unwanted };
-        let outcome = successor.channel.bequeath(&sockets, &key).map_err(|e| match e.kind() {
+        let mut process = Process { child, channel, unwanted };
+        let outcome = process.channel.bequeath(&sockets, &key).map_err(|e| match e.kind() {
             ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => None,
             _ => Some(format!("it takes nothing: {e}")),
         });
-        let outcome = outcome.and_then(|()| successor.channel.await_ready(PATIENCE));
-        match outcome.and_then(|()| successor.channel.let_serve(TAKING_OVER)) {
-            Ok(()) => Ok(successor),
-            Err(why) => Err(successor.end(why)),
+        let outcome = outcome.and_then(|()| process.channel.await_ready(PATIENCE));
+        match outcome.and_then(|()| process.channel.let_serve(TAKING_OVER)) {
+            Ok(taken) => Ok(Successor { process, taken }),
+            Err(why) => Err(process.end(why)),
         }
     }
 }
 
 impl Successor {
     pub(super) fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.child.id()
     }
 
     /// Lets it speak to the service manager.
     pub(super) fn set_free(&self) {
-        self.channel.leave();
+        self.process.channel.leave();
     }
 
     /// Why it doesn't serve any more, if it doesn't.
     pub(super) fn has_ended(&mut self) -> Option<String> {
-        let status = self.child.try_wait().ok().flatten()?;
-        Some(format!("process {} ended ({status}) as soon as it served; see the log for what it said", self.child.id()))
+        let status = self.process.child.try_wait().ok().flatten()?;
+        Some(format!("process {} ended ({status}) as soon as it served; see the log for what it said", self.pid()))
     }
+}
 
+impl Process {
     /// Ends it, which hasn't accepted anything, and says why it is no successor.
     fn end(&mut self, why: Option<String>) -> String {
         // It may still be about to say that it is ready; it learns that nobody listens then.
@@ -186,7 +195,7 @@ mod tests {
         // What it inherits of standard input is the connection, on which a write is a message.
         let why = start("/bin/sh", &["-c", "printf '\"ready\"' >&0; exit 9"]);
         assert!(why.contains("exit status: 9"), "{why}");
-        let why = start("/bin/sh", &["-c", "printf '\"serving\"' >&0; exec sleep 1000"]);
+        let why = start("/bin/sh", &["-c", "printf '{\"serving\":{\"admin\":true}}' >&0; exec sleep 1000"]);
         assert!(why.contains("without having been told"), "{why}");
     }
 

@@ -2,6 +2,7 @@
 
 use crate::support::client::H1;
 use crate::support::gateway::{Builder, NAME, gateway, plain_http};
+use crate::support::heir::{Heir, upgrade};
 use crate::support::manager::{Manager, activated, listening};
 use crate::support::process;
 use crate::support::tls::{ALPN_BOTH, Tls};
@@ -167,8 +168,17 @@ fn health_and_administration_take_inherited_sockets_too() {
     let curl = ["-sSf", "--unix-socket", &socket, "http://gateway/config"];
     let answer = process::run("curl", &curl, b"", Duration::from_secs(20)).expect_success("curl").text();
     assert!(answer.contains("\"generation\": 1"), "{answer}");
-    gateway.process().signal("TERM");
-    assert!(gateway.process().wait(Duration::from_secs(10)).is_some());
+    // Neither whoever leaves to a successor removes it, nor the successor.
+    let mut heirs = Vec::new();
+    for _ in 0..2 {
+        let said = upgrade(&gateway.path().join("portcullis.yaml")).expect_success("upgrade").text();
+        heirs.push(Heir::named_in(&said).unwrap_or_else(|| panic!("no process is named: {said}")));
+    }
+    let patience = Duration::from_secs(60);
+    assert!(gateway.process().wait(patience).is_some());
+    assert!(path.symlink_metadata().is_ok(), "the file is the service manager's");
+    heirs[1].signal("TERM");
+    assert!(heirs.iter().all(|heir| heir.ends_within(patience)));
     assert!(path.symlink_metadata().is_ok(), "the file is the service manager's");
 }
 

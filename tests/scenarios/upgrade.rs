@@ -138,6 +138,24 @@ fn transfers_go_on_in_the_old_process_and_new_connections_to_the_new_one() {
 }
 
 #[test]
+fn the_socket_file_of_an_administration_that_moved_is_removed() {
+    let upstream = Upstream::start();
+    let (builder, old) = administrated(&upstream);
+    let mut gateway = builder.start();
+    let new = old.with_file_name("moved.sock");
+    let asked = config(&gateway).with_file_name("old.yaml");
+    fs::copy(config(&gateway), &asked).expect("the test directory is writable");
+    gateway.change_config(|c| c["admin"]["address"] = format!("unix:{}", new.display()).into());
+    let said = upgrade(&asked).expect_success("upgrade").text();
+    let heir = Heir::named_in(&said).unwrap_or_else(|| panic!("no process is named: {said}"));
+    assert_left(&mut gateway);
+    assert!(old.symlink_metadata().is_err() && new.symlink_metadata().is_ok());
+    heir.signal("TERM");
+    assert!(heir.ends_within(LONG));
+    assert!(new.symlink_metadata().is_err());
+}
+
+#[test]
 fn an_upload_begun_before_is_finished_after() {
     let upstream = Upstream::start();
     let session = "/v2/team/app/blobs/uploads/3f2a-77";
@@ -222,7 +240,7 @@ fn the_program_that_is_there_now_is_started_and_may_be_none() {
     // Nor is one that says that it is ready, and ends: its word is a message on its standard input.
     for (script, why) in [
         ("printf '\"ready\"' >&0; exit 9", "exit status: 9"),
-        ("printf '\"serving\"' >&0; exec sleep 1000", "without having been told"),
+        ("printf '{\"serving\":{\"admin\":true}}' >&0; exec sleep 1000", "without having been told"),
     ] {
         turn(&link, script);
         let refused = upgrade(&config(&gateway));
