@@ -16,7 +16,12 @@ fn a_program_starts_reloads_drains_and_stops_gateways() {
         true => Answer::new(200).pattern(0, 1 << 20).slowly(64 * 1024, Duration::from_millis(60)),
         false => Answer::new(200).body(b"{}"),
     });
-    let builder = gateway().upstream(upstream.url()).configure(|c| c["drain"]["grace"] = "60s".into());
+    let builder = gateway().upstream(upstream.url()).configure(|c| {
+        c["drain"]["grace"] = "60s".into();
+        // Of this test alone: nobody else is given a port there that is free again.
+        c["listeners"][0]["addresses"] = serde_json::json!(["127.83.7.11:0"]);
+        c["health"]["address"] = "127.83.7.11:0".into();
+    });
     let file = builder.write_config();
     let tls = |address: SocketAddr| Tls {
         address,
@@ -78,7 +83,8 @@ fn a_program_starts_reloads_drains_and_stops_gateways() {
 fn nothing_is_left_of_a_gateway_that_could_not_start() {
     let upstream = Upstream::start();
     let (_holder, taken) = crate::support::manager::listening();
-    let free = crate::support::registry::free_address();
+    // Of this test alone: nobody else is given this address.
+    let free = SocketAddr::from(([127, 83, 7, 12], 20_000 + (std::process::id() % 20_000) as u16));
     let builder = gateway().upstream(upstream.url()).configure(|c| {
         c["listeners"][0]["addresses"] = serde_json::json!([free.to_string()]);
         c["health"]["address"] = taken.clone().into();
