@@ -128,7 +128,6 @@ impl Gateway {
         announce(&settings, &bound, &admin);
         let listeners = addresses(&settings, &bound);
         let pulses = Pulses::new(settings.threads + 1);
-        let beat = self.heartbeat.map(|every| (pulses.clone(), every));
         let plan = Plan {
             builder: self.builder,
             built: self.built,
@@ -141,29 +140,26 @@ impl Gateway {
             open: opened,
             draining,
             hurried,
-            beat,
+            beat: self.heartbeat.map(|every| (pulses.clone(), every)),
         };
         let (control, ended) = threads::start(plan).map_err(host)?;
-        let copies = Mutex::new(Some(Arc::new(copies)));
-        let (upload_key, log) = (self.upload_key, self.log);
-        let control = Some(control);
         Ok(Running {
             listeners,
             admin: Some(admin),
             origins,
-            control,
+            control: Some(control),
             ended,
             requests,
             open,
             drain,
             hurry,
-            copies,
+            copies: Mutex::new(Some(Arc::new(copies))),
             succeeded,
             reader,
             telemetry,
             pulses,
-            upload_key,
-            _log: log,
+            upload_key: self.upload_key,
+            _log: self.log,
         })
     }
 }

@@ -160,7 +160,7 @@ struct Start {
 
 impl Start {
     /// Whether the order to accept came, and not that to leave.
-    async fn is_opened(self, outcome: Result<(), String>, draining: &watch::Receiver<bool>) -> bool {
+    async fn opened(self, outcome: Result<(), String>, draining: &watch::Receiver<bool>) -> bool {
         let Start { prepared, mut open } = self;
         let ready = outcome.is_ok();
         // Whoever doesn't wait for it has given up.
@@ -189,7 +189,7 @@ fn serve(edge: Edge, (share, app): (sockets::Share, Arc<App>), start: Start, pul
                 Ok(worker) => (Some(worker), Ok(())),
                 Err(e) => (None, Err(format!("a serving thread can't serve: {e}"))),
             };
-            if let (true, Some(worker)) = (start.is_opened(outcome, &draining).await, worker) {
+            if let (true, Some(worker)) = (start.opened(outcome, &draining).await, worker) {
                 worker.run().await;
             }
             std::io::Result::Ok(())
