@@ -2,7 +2,7 @@
 //!
 //! Serving threads run one single-threaded runtime each and share nothing that is locked on the way of a request. The
 //! control plane has a thread of its own; building a snapshot happens on yet another one, so that a large revocation list
-//! delays neither requests nor signals. [`Gateway`] is all of that as a value; [`serve`] puts a process around it, with
+//! delays neither requests nor signals. [`Gateway`] is all of that as a value; [`serve()`] puts a process around it, with
 //! signals, the service manager, and successors that take over its sockets.
 
 use std::path::Path;
