@@ -197,6 +197,8 @@ fn what_the_kernel_has_let_in_is_served_before_leaving() {
         c["threads"] = 1.into();
     });
     let mut gateway = builder.start();
+    // It listens before it serves; stopped in between it would have nobody to serve.
+    assert_eq!(gateway.h1().get("/v2/").status, 200);
     gateway.process().signal("STOP");
     // So many before them that the order to leave comes while they wait.
     let crowd = 600;
