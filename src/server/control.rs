@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::keeping::Keeping;
 use crate::config::{Diagnostics, Severity};
@@ -170,16 +170,39 @@ impl ControlPlane {
 
 type Outcome = Option<Result<Built, Box<Failed>>>;
 
-/// Builds on a thread of its own. `None` after a panic, which costs this reload and not the ones to come.
-async fn build(mut builder: Builder) -> Result<(Builder, Outcome), String> {
-    let task = tokio::task::spawn_blocking(move || {
-        let outcome = catch_unwind(AssertUnwindSafe(|| builder.build())).ok();
-        (builder, outcome)
+/// How much the building thread steps back behind the serving ones: it gets about a tenth of a core that others want
+/// too, and all of one that is free.
+const BUILDING_NICE: i32 = 10;
+
+/// Builds on a thread of its own, which ends afterwards: a priority that was lowered can't be raised again without a
+/// privilege. `None` after a panic, which costs this reload and not the ones to come.
+async fn build(builder: Builder) -> Result<(Builder, Outcome), String> {
+    let (hand_over, taken) = oneshot::channel();
+    let (done, built) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("build".to_owned()).spawn(move || {
+        let Ok(builder) = taken.blocking_recv() else { return };
+        // Of this thread alone, as Linux has it (setpriority(2), "C library/kernel differences").
+        if let Err(e) = rustix::process::setpriority_process(None, BUILDING_NICE) {
+            log::debug!("the building thread keeps its priority: {e}");
+        }
+        // Nobody takes it only when the process leaves.
+        let _ = done.send(build_here(builder));
     });
-    task.await.map_err(|e| {
+    if let Err(e) = thread {
+        log::warn!("no thread can be started for the reload, and other work waits for it: {e}");
+        return Ok(build_here(builder));
+    }
+    // The thread waits for it.
+    let _ = hand_over.send(builder);
+    built.await.map_err(|e| {
         log::error!("the reload could not be carried out: {e}");
         "the reload could not be carried out; see the log".to_owned()
     })
+}
+
+fn build_here(mut builder: Builder) -> (Builder, Outcome) {
+    let outcome = catch_unwind(AssertUnwindSafe(|| builder.build())).ok();
+    (builder, outcome)
 }
 
 /// Fetches lists that are behind URLs of which nothing is known yet, for `patience` at most, and builds again with what
