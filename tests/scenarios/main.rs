@@ -44,6 +44,7 @@ mod revocation_guide;
 mod revocation_live;
 mod revocation_matrix;
 mod revocation_page;
+mod revocation_scopes;
 mod revocation_urls;
 mod routing;
 mod service;

@@ -10,6 +10,8 @@ use std::path::Path;
 pub struct Crl<'a> {
     ca: &'a Ca,
     revoked: Vec<String>,
+    /// By position in `revoked`.
+    reasons: Vec<(usize, String)>,
     number: Option<u64>,
     last_update: String,
     next_update: String,
@@ -22,6 +24,7 @@ impl<'a> Crl<'a> {
         Self {
             ca,
             revoked: Vec::new(),
+            reasons: Vec::new(),
             number: Some(1),
             last_update: "20260101000000Z".into(),
             next_update: "20890101000000Z".into(),
@@ -34,6 +37,14 @@ impl<'a> Crl<'a> {
         let answer = openssl(&["x509", "-in", &text(certificate), "-noout", "-serial"]);
         let serial = answer.trim().trim_start_matches("serial=");
         self.revoked.push(serial.into());
+        self
+    }
+
+    /// Revokes the certificate in a file for a reason, as openssl's database calls it; `removeFromCRL` takes it from the
+    /// list that a delta builds on.
+    pub fn revoke_for(mut self, certificate: &Path, reason: &str) -> Self {
+        self = self.revoke(certificate);
+        self.reasons.push((self.revoked.len() - 1, reason.into()));
         self
     }
 
@@ -58,13 +69,32 @@ impl<'a> Crl<'a> {
         self
     }
 
+    /// Adds an extension, in openssl's syntax.
+    pub fn extension(mut self, line: &str) -> Self {
+        self.extensions.push(line.into());
+        self
+    }
+
+    /// Narrows the list to what has this distribution point.
+    pub fn only_at(self, uri: &str) -> Self {
+        self.extension(&format!("issuingDistributionPoint=critical,@idp\n[idp]\nfullname=URI:{uri}"))
+    }
+
+    /// Makes it a delta to the list with a number below 128 (RFC 5280 §5.2.4).
+    pub fn delta_to(self, base: u8) -> Self {
+        assert!(base < 128, "one octet of an INTEGER");
+        self.extension(&format!("2.5.29.27=critical,DER:02:01:{base:02X}"))
+    }
+
     /// Signs the list and returns its PEM.
     pub fn pem(self) -> String {
         let base = fresh(&self.ca.directory, "crl");
-        let database: String = self.revoked.iter().fold(String::new(), |mut all, serial| {
-            let _ = writeln!(all, "R\t890101000000Z\t260101000000Z\t{serial}\tunknown\t/CN=x");
-            all
-        });
+        let mut database = String::new();
+        for (position, serial) in self.revoked.iter().enumerate() {
+            let reason = self.reasons.iter().find(|(of, _)| *of == position);
+            let reason = reason.map_or(String::new(), |(_, reason)| format!(",{reason}"));
+            let _ = writeln!(database, "R\t890101000000Z\t260101000000Z{reason}\t{serial}\tunknown\t/CN=x");
+        }
         let index = base.with_extension("index");
         fs::write(&index, database).expect("the test directory is writable");
         let mut config = format!(

@@ -3,7 +3,7 @@
 mod answer;
 pub mod balancer;
 pub mod client;
-mod crl;
+pub mod crl;
 mod der;
 pub mod dockerd;
 pub mod gateway;
