@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 use crate::server::Succession;
 
+mod audit;
 mod check;
 mod completions;
 mod dev;
@@ -48,7 +49,7 @@ Exit codes:
   2  the command line is at fault
   3  the host is at fault: an address in use, a log that can't be written
   4  the answer is no: `policy explain` found a refusal, `policy test` something unexpected, `doctor` a
-     fault, `upgrade` no successor";
+     fault, `upgrade` no successor, `audit verify` a gap";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -64,6 +65,8 @@ enum Command {
     Dev(dev::Options),
     /// Find out what a client's machine lacks to reach a registry behind the gateway
     Doctor(doctor::Options),
+    /// Check that an audit log is whole
+    Audit(audit::Options),
     /// Ask a policy without a gateway
     Policy(policy::Options),
     /// Print the JSON Schema of a kind of file, for editors
@@ -87,6 +90,7 @@ pub fn main() -> ExitCode {
         Command::Upgrade(options) => upgrade::run(&options),
         Command::Check(options) => check::run(&options),
         Command::Doctor(options) => doctor::run(&options),
+        Command::Audit(options) => audit::run(&options),
         Command::Policy(options) => policy::run(&options),
         Command::Schema(options) => schema::run(&options),
         Command::Completions(options) => completions::run(&options),

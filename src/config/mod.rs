@@ -26,10 +26,10 @@ pub use reference::reference;
 pub use schema::FileKind;
 pub use secret::Secret;
 pub use settings::{
-    AccessLog, AdminAddress, Authorization, ChainCheck, ConnectionLimits, Credentials, CrlPlace, CrlSource, CrlUrl,
-    Endpoint, FrameLimits, Freshness, Headers, HealthCheck, KeyPair, Limits, Listener, ListenerTls, Log, LogFormat,
-    LogLevel, LogTarget, RateLimits, Reload, RequestLimits, Revocation, ServerCertificate, Settings, TlsVersion,
-    UploadBinding, Upstream, UpstreamLimits, UpstreamTimeouts, UpstreamTls,
+    AccessLog, AdminAddress, AuditLog, Authorization, ChainCheck, ConnectionLimits, Credentials, CrlPlace, CrlSource,
+    CrlUrl, Endpoint, FrameLimits, Freshness, Headers, HealthCheck, KeyPair, Limits, Listener, ListenerTls, Log,
+    LogFormat, LogLevel, LogTarget, OnAuditFailure, RateLimits, Reload, RequestLimits, Revocation, ServerCertificate,
+    Settings, TlsVersion, UploadBinding, Upstream, UpstreamLimits, UpstreamTimeouts, UpstreamTls,
 };
 pub use units::{ByteSize, HumanDuration};
 pub use yaml::{Document, parse as parse_yaml};

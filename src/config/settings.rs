@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use super::model::{ChainCheck, Freshness, LogFormat, LogLevel, TlsVersion};
+pub use super::model::{ChainCheck, Freshness, LogFormat, LogLevel, OnAuditFailure, TlsVersion};
 use super::secret::Secret;
 pub use limits::{ConnectionLimits, FrameLimits, Limits, RateLimits, RequestLimits};
 pub use revocation::{CrlPlace, CrlSource, CrlUrl, Revocation};
@@ -45,6 +45,8 @@ pub struct Settings {
     pub admin: Option<AdminAddress>,
     /// Where access records go; none is off.
     pub access_log: Option<AccessLog>,
+    /// Where the audit log is; none is off.
+    pub audit_log: Option<AuditLog>,
     /// The program's own log.
     pub log: Log,
     /// Serving threads, at least one.
@@ -327,6 +329,19 @@ pub struct AccessLog {
     /// Stdout or a file.
     pub target: LogTarget,
     /// Records that may wait to be written, at least one; more are dropped and counted.
+    pub queue: usize,
+}
+
+/// A record of what was changed, refused and ordered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditLog {
+    /// The file, appended to.
+    pub path: PathBuf,
+    /// What becomes of requests while it can't be written.
+    pub on_failure: OnAuditFailure,
+    /// Whether a record counts as written only when the disk has it.
+    pub sync: bool,
+    /// Records that may wait to be written, at least one.
     pub queue: usize,
 }
 

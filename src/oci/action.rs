@@ -21,6 +21,12 @@ impl Action {
     /// All actions, in the order of the policy's documentation.
     pub const ALL: [Self; 4] = [Self::Pull, Self::Push, Self::Delete, Self::Catalog];
 
+    /// Whether it changes what the registry holds.
+    #[must_use]
+    pub fn is_write(self) -> bool {
+        matches!(self, Self::Push | Self::Delete)
+    }
+
     /// The word that policies, logs and refusals use.
     #[must_use]
     pub fn as_str(self) -> &'static str {

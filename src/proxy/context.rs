@@ -13,7 +13,10 @@ use crate::edge::progress::{self, Phase, Stall};
 use crate::oci::{Route, RouteKind};
 use crate::policy::Permit;
 use crate::snapshot::Snapshot;
-use crate::telemetry::{AccessRecord, DecisionId, HttpVersion, Outcome, Telemetry, Text, UpstreamFault, Verdict};
+use crate::telemetry::audit::Slot;
+use crate::telemetry::{
+    AccessRecord, AuditLog, DecisionId, HttpVersion, Outcome, Telemetry, Text, UpstreamFault, Verdict,
+};
 use crate::upstream::{Admission, Upstream};
 
 /// pingora's per-request context: empty until the head has been read.
@@ -58,6 +61,8 @@ pub(super) struct Exchange {
     record: AccessRecord,
     outcome: Option<Outcome>,
     permit: Option<Permit>,
+    /// The place of this request's record in the audit log, if it has one.
+    pub(super) audit: Option<Slot>,
     admission: Option<Admission>,
     connect_attempts: usize,
     started: Instant,
@@ -121,12 +126,22 @@ impl Exchange {
             record,
             outcome: None,
             permit: None,
+            audit: None,
             admission: None,
             connect_attempts: 0,
             started: Instant::now(),
             sent_upstream: None,
             telemetry,
         }
+    }
+
+    pub(super) fn audit_log(&self) -> &AuditLog {
+        &self.telemetry.audit
+    }
+
+    /// What is known of the request so far.
+    pub(super) fn record(&self) -> &AccessRecord {
+        &self.record
     }
 
     pub(super) fn time(&self) -> SystemTime {
@@ -345,6 +360,9 @@ impl Drop for Exchange {
         record.outcome = outcome;
         record.end_reason = end_reason;
         record.duration = self.started.elapsed();
+        if let Some(slot) = self.audit.take() {
+            slot.fill(record.clone());
+        }
         self.telemetry.finish(record);
     }
 }

@@ -4,6 +4,7 @@
 //! What goes upstream is built anew from the route. Without a [`Permit`](crate::policy::Permit) in the context there is
 //! no upstream: `upstream_peer` refuses.
 
+mod audit;
 mod catalog;
 mod context;
 mod decide;
@@ -54,6 +55,7 @@ impl Gateway {
         let head = strict::read(session, exchange)?;
         decide::authorize(exchange, head)?;
         uploads::check(exchange)?;
+        audit::begin(exchange).await?;
         decide::enter_upstream(exchange).await
     }
 }
@@ -98,6 +100,7 @@ impl ProxyHttp for Gateway {
                 Ok(true)
             }
             Err(refusal) => {
+                audit::refused(exchange, &refusal).await;
                 respond::refuse(session, exchange, &refusal).await?;
                 Ok(true)
             }

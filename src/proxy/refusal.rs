@@ -45,6 +45,12 @@ impl Refusal {
         Refusal { status: 400, close: true, ..Self::new(ErrorCode::Unsupported, Outcome::Malformed, message) }
     }
 
+    /// What can't be recorded isn't done.
+    pub(super) fn unaudited() -> Self {
+        let message = "the gateway's audit log can't be written; try again later";
+        Self::new(ErrorCode::Unavailable, Outcome::AuditUnavailable, message)
+    }
+
     /// RFC 9110 §15.5.20: this connection doesn't stand for that host.
     pub(super) fn misdirected(message: impl Into<String>) -> Self {
         Refusal { status: 421, ..Self::new(ErrorCode::Unsupported, Outcome::Misdirected, message) }

@@ -11,6 +11,7 @@ use crate::config::{Diagnostics, Severity};
 use crate::edge::Edge;
 use crate::snapshot::{Builder, Built, Failed, Fetcher, Publisher, Reader, Snapshot, Watcher};
 use crate::telemetry::ReloadResult;
+use crate::telemetry::audit::AdminAction;
 use crate::upstream;
 
 /// How often live connections are looked through for certificates and lists that have run out.
@@ -92,6 +93,8 @@ impl ControlPlane {
         }
         self.builder = Some(builder);
         let answer = self.take_in(outcome, origin, noticed, started).await;
+        let told = answer.as_deref().map_err(String::as_str);
+        self.edge.telemetry.audit.admin(AdminAction::Reload, origin, told);
         self.keep();
         answer
     }

@@ -19,7 +19,7 @@ use crate::admin::Admin;
 use crate::config::{self, AdminAddress, Diagnostics, Secret, Settings};
 use crate::edge::Bound;
 use crate::snapshot::{self, Builder, Built, Reader, Watcher};
-use crate::telemetry::{self, AccessLog, Metrics, Telemetry};
+use crate::telemetry::{self, AccessLog, AuditLog, Metrics, Telemetry};
 use crate::tls;
 
 /// How long the last access records may take to be written at the end.
@@ -352,6 +352,9 @@ impl Drop for Running {
         if !self.telemetry.access.flush(FLUSH) {
             log::warn!("the last access records could not be written");
         }
+        if !self.telemetry.audit.flush(FLUSH) {
+            log::error!("the last records of the audit log could not be written");
+        }
     }
 }
 
@@ -374,7 +377,11 @@ fn open_telemetry(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Telemet
             .map_err(|e| format!("access_log.path: cannot be written: {e}"))?,
         None => AccessLog::disabled(),
     };
-    Ok(Telemetry { metrics: metrics.clone(), access, expiring: Arc::default() })
+    let audit = match &settings.audit_log {
+        Some(log) => AuditLog::start(log, metrics).map_err(|e| format!("audit_log.path: cannot be written: {e}"))?,
+        None => AuditLog::disabled(),
+    };
+    Ok(Telemetry { metrics: metrics.clone(), access, audit, expiring: Arc::default() })
 }
 
 /// Connections to an address that nobody serves would hang.

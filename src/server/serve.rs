@@ -15,6 +15,7 @@ use super::manager::{self, Manager};
 use super::sockets::Inherited;
 use super::successor::{Brake, Origin, Start, Successor};
 use super::{ServeError, host};
+use crate::telemetry::audit::AdminAction;
 use crate::telemetry::{self, UpgradeResult};
 
 /// How often the status for the service manager is brought up to date.
@@ -148,6 +149,7 @@ impl Service {
         let grace = self.running.grace();
         match &leaving {
             Leaving::Signal(name) => {
+                self.running.telemetry().audit.admin(AdminAction::Stop, name, Ok("draining"));
                 self.manager.stopping(&format!("draining for at most {grace:?}"));
                 log::info!("{name}: draining for at most {grace:?}; a second signal ends it");
             }
@@ -229,7 +231,7 @@ impl Service {
 
     /// SIGHUP: logs are reopened and everything is loaded anew, between two messages to the service manager.
     fn reload(&mut self) {
-        self.reopen_log();
+        self.reopen_logs();
         self.manager.reloading();
         let (done, wait) = oneshot::channel();
         let done: Answer = Box::new(move |outcome| drop(done.send(outcome)));
@@ -246,13 +248,16 @@ impl Service {
     }
 
     fn reload_silently(&self) {
-        self.reopen_log();
+        self.reopen_logs();
         self.running.order_reload("SIGHUP", None);
     }
 
-    fn reopen_log(&self) {
+    fn reopen_logs(&self) {
         if let Err(e) = self.running.telemetry().access.reopen() {
             log::error!("the access log could not be reopened: {e}");
+        }
+        if let Err(e) = self.running.telemetry().audit.reopen() {
+            log::error!("the audit log could not be reopened: {e}");
         }
     }
 
@@ -301,12 +306,15 @@ impl Service {
                 let pid = successor.pid();
                 self.manager.succeeded_by(pid);
                 self.running.leave_to_successor(successor.taken.admin);
+                let done = format!("process {pid} has taken over");
+                self.running.telemetry().audit.admin(AdminAction::Upgrade, "order", Ok(&done));
                 answer(Ok(format!("process {} has handed over to process {pid}", std::process::id())));
                 successor.set_free();
                 Some(pid)
             }
             Err(why) => {
                 metrics.upgrade(UpgradeResult::Failed);
+                self.running.telemetry().audit.admin(AdminAction::Upgrade, "order", Err(&why));
                 log::error!("no hand-over, this process goes on: {why}");
                 self.manager.status(&format!("{} (the last hand-over failed; see the log)", self.status()));
                 answer(Err(why));

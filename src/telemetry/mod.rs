@@ -5,6 +5,7 @@
 //! in the access log from it, so the two cannot disagree.
 
 mod access;
+pub mod audit;
 mod escape;
 mod expiring;
 mod label;
@@ -17,6 +18,7 @@ mod record;
 use std::sync::Arc;
 
 pub use access::AccessLog;
+pub use audit::AuditLog;
 pub use expiring::{Expiring, ExpiringClient};
 pub use label::Label;
 pub use metrics::{CertificateExpiry, CrlState, Metrics, Published, UpstreamMetrics};
@@ -32,6 +34,8 @@ pub struct Telemetry {
     pub metrics: Arc<Metrics>,
     /// One line per request.
     pub access: AccessLog,
+    /// What was changed, refused and ordered.
+    pub audit: AuditLog,
     /// Client certificates that run out soon.
     pub expiring: Arc<Expiring>,
 }

@@ -39,6 +39,8 @@ labels! {
         UpstreamTimeout = "upstream_timeout",
         /// The upstream broke off, or answered what isn't HTTP.
         UpstreamError = "upstream_error",
+        /// It would have gone on, but the audit log can't be written.
+        AuditUnavailable = "audit_unavailable",
         /// The request took longer than any may.
         LifetimeExceeded = "lifetime_exceeded",
         /// The client closed the connection or reset the stream.
@@ -63,6 +65,24 @@ labels! {
 }
 
 impl Outcome {
+    /// Whether the gateway turned the request away because of what it is or who sent it, rather than for want of
+    /// something.
+    #[must_use]
+    pub const fn is_refusal(self) -> bool {
+        !matches!(
+            self,
+            Self::Proxied
+                | Self::Answered
+                | Self::AuditUnavailable
+                | Self::UpstreamUnavailable
+                | Self::UpstreamBusy
+                | Self::UpstreamConnect
+                | Self::UpstreamTimeout
+                | Self::UpstreamError
+                | Self::Internal
+        )
+    }
+
     /// The level at which the gateway's own log mentions a request that ended so.
     ///
     /// Each request has its access record; the log is for what an operator should look at. What every client can
@@ -90,7 +110,8 @@ impl Outcome {
             | Self::ConnectionRevoked
             | Self::ConnectionExpired
             | Self::ConnectionUntrusted => Level::Info,
-            Self::UpstreamUnavailable
+            Self::AuditUnavailable
+            | Self::UpstreamUnavailable
             | Self::UpstreamBusy
             | Self::UpstreamConnect
             | Self::UpstreamTimeout

@@ -16,6 +16,7 @@
 mod support;
 
 mod attacks;
+mod audit;
 mod catalog;
 mod commands;
 mod corpus;

@@ -4,6 +4,7 @@
 //! `conf/portcullis.yaml`. What is optional has its safe default here. Nothing outside `config` sees these types;
 //! the [`Settings`](super::Settings) made from them are valid.
 
+mod audit;
 mod limits;
 mod listener;
 mod revocation;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::units::HumanDuration;
 
+pub use audit::{AuditLog, OnAuditFailure};
 pub use limits::{H2Frames, Limits};
 pub use listener::{Listener, ListenerTls, ProxyProtocol, ServerCertificate, TlsVersion};
 pub use revocation::{ChainCheck, Clients, CrlSource, Freshness, Revocation};
@@ -76,6 +78,11 @@ pub struct Config {
     /// One JSON record per request, also of those that were refused or cut off.
     #[serde(default)]
     pub access_log: AccessLog,
+
+    /// What clients change, what they are refused, and what is done to the gateway, in a file of its own, chained so that
+    /// a gap shows (`portcullis audit verify`).
+    #[serde(default)]
+    pub audit_log: AuditLog,
 
     /// The program's own log, on standard error.
     #[serde(default)]

@@ -19,7 +19,7 @@ use std::time::Duration;
 use super::fault::Fault;
 use super::load::SecretFile;
 use super::model::{self, Config};
-use super::settings::{AccessLog, Headers, Log, LogTarget, Reload, Settings};
+use super::settings::{AccessLog, AuditLog, Headers, Log, LogTarget, Reload, Settings};
 use super::units::{ByteSize, HumanDuration, Shown};
 
 /// What became of a model.
@@ -78,6 +78,7 @@ impl Resolver<'_> {
             health: self.health(&config.health),
             admin: self.admin(&config.admin),
             access_log: self.access_log(&config.access_log),
+            audit_log: self.audit_log(&config.audit_log),
             log: Log { level: config.log.level, format: config.log.format },
             threads: threads(config.threads),
             drain_grace: self.time("drain.grace", config.drain.grace, Range::up_to(DAY)),
@@ -106,6 +107,16 @@ impl Resolver<'_> {
             LogTarget::File(self.path("access_log.path", path))
         };
         Some(AccessLog { target, queue: count(model.queue) })
+    }
+
+    fn audit_log(&mut self, model: &model::AuditLog) -> Option<AuditLog> {
+        let path = model.path.as_deref()?;
+        Some(AuditLog {
+            path: self.path("audit_log.path", path),
+            on_failure: model.on_failure,
+            sync: model.sync,
+            queue: count(model.queue),
+        })
     }
 
     /// An absolute path, for one that starts at the configuration's directory.

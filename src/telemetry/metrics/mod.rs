@@ -2,6 +2,7 @@
 //!
 //! Labels come from closed enums or from the configuration, never from a client (see [`Label`](super::Label)).
 
+mod audit;
 mod connections;
 mod crls;
 mod family;
@@ -22,6 +23,7 @@ use self::upstream::UpstreamFamilies;
 use super::outcome::{EndReason, HandshakeResult, HttpVersion, ReloadResult, UpgradeResult};
 use super::record::AccessRecord;
 
+pub(super) use self::audit::AuditCounters;
 pub(super) use self::connections::OpenConnection;
 pub use self::crls::CrlState;
 pub use self::generation::{CertificateExpiry, Published};
@@ -42,6 +44,7 @@ pub struct Metrics {
     generation: GenerationFamilies,
     open_files_limit: IntGauge,
     upgrades: Table<UpgradeResult, IntCounter>,
+    audit: AuditCounters,
     access_drops: Drops,
     log_drops: Drops,
 }
@@ -105,6 +108,7 @@ impl Metrics {
             requests: RequestFamilies::new(&families)?,
             upstreams: UpstreamFamilies::new(&families)?,
             generation: GenerationFamilies::new(&families)?,
+            audit: AuditCounters::new(&families)?,
             access_drops,
             log_drops,
             registry,
@@ -211,6 +215,10 @@ impl Metrics {
         let mut text = String::new();
         TextEncoder::new().encode_utf8(&families, &mut text)?;
         Ok(text)
+    }
+
+    pub(super) fn audit(&self) -> AuditCounters {
+        self.audit.clone()
     }
 
     pub(super) fn access_drops(&self) -> Drops {

@@ -1,0 +1,198 @@
+//! Tests of the log by what stands in its file.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::telemetry::record::samples;
+
+const LONG: Duration = Duration::from_secs(20);
+
+struct Place {
+    directory: tempfile::TempDir,
+    metrics: Arc<Metrics>,
+}
+
+impl Place {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        Self { directory, metrics: Arc::new(Metrics::new("0", "test").expect("families are consistent")) }
+    }
+
+    fn file(&self) -> PathBuf {
+        self.directory.path().join("audit.log")
+    }
+
+    fn log(&self, on_failure: OnAuditFailure) -> AuditLog {
+        let settings = Settings { path: self.file(), on_failure, sync: true, queue: 2 };
+        AuditLog::start(&settings, &self.metrics).expect("the directory is writable")
+    }
+
+    /// A link to where nothing can be written.
+    fn on_a_full_disk(self) -> Self {
+        std::os::unix::fs::symlink("/dev/full", self.file()).expect("the directory is writable");
+        self
+    }
+
+    /// The disk has room again.
+    fn with_room(&self, log: &AuditLog) {
+        fs::remove_file(self.file()).expect("it is a link");
+        log.reopen().expect("the directory is writable");
+    }
+}
+
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    runtime.block_on(future)
+}
+
+fn end(log: AuditLog, file: &Path) -> Vec<serde_json::Value> {
+    assert!(log.flush(LONG), "the log is written");
+    drop(log);
+    let patience = std::time::Instant::now();
+    loop {
+        let text = fs::read_to_string(file).expect("the log is there");
+        let lines = text.lines().filter(|line| !line.is_empty());
+        let records: Vec<serde_json::Value> =
+            lines.map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
+        if records.last().is_some_and(|record| record["event"] == "stopped") {
+            return records;
+        }
+        assert!(patience.elapsed() < LONG, "the writer doesn't leave: {text}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn events(records: &[serde_json::Value]) -> Vec<&str> {
+    records.iter().filter_map(|record| record["event"].as_str()).collect()
+}
+
+fn verify(text: &str) -> Report {
+    let mut verifier = Verifier::default();
+    for (number, line) in (1..).zip(text.lines()) {
+        verifier.line("audit.log", number, line.as_bytes());
+    }
+    verifier.finish()
+}
+
+#[test]
+fn a_write_stands_in_the_log_before_it_goes_on() {
+    let place = Place::new();
+    let log = place.log(OnAuditFailure::RefuseWrites);
+    let slot = wait(log.begin(&samples::record())).expect("the disk has room").expect("a slot");
+    let text = fs::read_to_string(place.file()).expect("the log is there");
+    assert!(text.ends_with('\n') && text.contains(r#""event":"begun""#), "{text}");
+    slot.fill(samples::record());
+    wait(log.refusal()).expect("there is room").fill(samples::record());
+    log.admin(AdminAction::Reload, "SIGHUP", Ok("generation 2\n"));
+    log.admin(AdminAction::Upgrade, "order", Err("no"));
+    let records = end(log, &place.file());
+    assert_eq!(events(&records), ["started", "begun", "done", "refused", "admin", "admin", "stopped"]);
+    assert_eq!(records[1]["identity"], "CN=ci-7");
+    assert_eq!(records[4]["result"], "generation 2");
+    assert_eq!(records[5]["ok"], false);
+    let text = fs::read_to_string(place.file()).expect("the log is there");
+    let report = verify(&text);
+    assert!(report.is_whole() && report.findings.is_empty(), "{report:?}");
+    assert!(report.chains.values().all(|chain| chain.is_stopped && chain.first == 0));
+}
+
+#[test]
+fn without_room_writes_are_refused_and_nothing_is_forgotten() {
+    let place = Place::new().on_a_full_disk();
+    let log = place.log(OnAuditFailure::RefuseWrites);
+    assert_eq!(wait(log.begin(&samples::record())).expect_err("there is no room"), Unwritable);
+    assert!(!log.refuses_all());
+    // Two records find room in memory, the others are counted.
+    let mut kept = Vec::new();
+    for _ in 0..5 {
+        kept.extend(wait(log.refusal()));
+    }
+    // The first of the two places is taken by the record of the write, unless that wasn't even begun.
+    let count = kept.len();
+    assert!(count <= 2, "{count}");
+    kept.into_iter().for_each(|slot| slot.fill(samples::record()));
+    place.with_room(&log);
+    let records = end(log, &place.file());
+    let missed: u64 = records.iter().filter(|r| r["event"] == "missed").filter_map(|r| r["count"].as_u64()).sum();
+    assert_eq!(missed + count as u64, 5, "{records:#?}");
+    assert_eq!(events(&records).iter().filter(|event| **event == "refused").count(), count);
+    assert!(verify(&fs::read_to_string(place.file()).expect("the log is there")).is_whole());
+}
+
+#[test]
+fn what_becomes_of_requests_is_configured() {
+    let place = Place::new().on_a_full_disk();
+    let log = place.log(OnAuditFailure::RefuseAll);
+    wait(log.begin(&samples::record())).expect_err("there is no room");
+    assert!(log.refuses_all());
+    place.with_room(&log);
+    assert!(log.flush(LONG));
+    assert!(!log.refuses_all());
+    wait(log.begin(&samples::record())).expect("there is room");
+
+    let place = Place::new().on_a_full_disk();
+    let log = place.log(OnAuditFailure::Allow);
+    assert!(wait(log.begin(&samples::record())).expect("it goes on").is_none());
+    assert!(!log.refuses_all());
+    let off = AuditLog::disabled();
+    assert!(wait(off.begin(&samples::record())).expect("it goes on").is_none());
+    assert!(wait(off.refusal()).is_none() && off.flush(LONG) && off.reopen().is_ok());
+}
+
+#[test]
+fn the_chain_goes_on_in_the_next_file() {
+    let place = Place::new();
+    let log = place.log(OnAuditFailure::RefuseWrites);
+    wait(log.begin(&samples::record())).expect("the disk has room").expect("a slot").fill(samples::record());
+    assert!(log.flush(LONG));
+    let first = fs::read_to_string(place.file()).expect("the log is there");
+    fs::remove_file(place.file()).expect("it is there");
+    log.reopen().expect("the directory is writable");
+    wait(log.begin(&samples::record())).expect("the disk has room");
+    let records = end(log, &place.file());
+    assert_eq!(events(&records), ["begun", "stopped"]);
+    let second = fs::read_to_string(place.file()).expect("the log is there");
+    assert!(verify(&(first + &second)).is_whole());
+    let alone = verify(&second);
+    assert!(alone.is_whole() && alone.chains.values().all(|chain| chain.first > 0), "{alone:?}");
+}
+
+#[test]
+fn every_change_to_the_file_shows() {
+    let place = Place::new();
+    let log = place.log(OnAuditFailure::RefuseWrites);
+    for _ in 0..4 {
+        wait(log.begin(&samples::record())).expect("the disk has room").expect("a slot").fill(samples::record());
+    }
+    end(log, &place.file());
+    let text = fs::read_to_string(place.file()).expect("the log is there");
+    let lines: Vec<&str> = text.lines().collect();
+    let changed = |change: &dyn Fn(&mut Vec<String>)| {
+        let mut lines = lines.iter().map(|line| (*line).to_owned()).collect();
+        change(&mut lines);
+        verify(&lines.join("\n"))
+    };
+    for at in 0..lines.len() - 1 {
+        let removed = changed(&|lines| drop(lines.remove(at)));
+        assert_eq!(removed.is_whole(), at == 0, "without line {at}: {removed:?}");
+        assert!(!changed(&|lines| lines.swap(at, at + 1)).is_whole(), "line {at} and the next");
+        assert!(!changed(&|lines| lines.insert(at, lines[at].clone())).is_whole(), "line {at} twice");
+        assert!(!changed(&|lines| lines[at].truncate(40)).is_whole() || at == 0, "line {at} cut");
+        let altered = changed(&|lines| lines[at] = lines[at].replacen("\"event\"", " \"event\"", 1));
+        assert!(!altered.is_whole(), "line {at} with one more blank");
+    }
+    // The beginning of a line that was written again as a whole is no fault.
+    let torn = changed(&|lines| lines.insert(3, lines[3].chars().take(20).collect()));
+    assert!(torn.is_whole() && torn.findings.len() == 1, "{torn:?}");
+    // Two processes, one into the other's lines.
+    let other = Place::new();
+    end(other.log(OnAuditFailure::RefuseWrites), &other.file());
+    let others = fs::read_to_string(other.file()).expect("the log is there");
+    let mixed = changed(&|lines| others.lines().for_each(|line| lines.insert(2, line.to_owned())));
+    assert!(!mixed.is_whole(), "the other's lines are in the wrong order");
+    let mixed = changed(&|lines| others.lines().rev().for_each(|line| lines.insert(2, line.to_owned())));
+    assert!(mixed.is_whole() && mixed.chains.len() == 2, "{mixed:?}");
+}
