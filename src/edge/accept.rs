@@ -200,8 +200,32 @@ async fn connection(edge: Edge, serving: Arc<Serving>, listener: usize, tcp: Tcp
     // Answers are written whole; waiting for more would only delay them.
     let _ = tcp.set_nodelay(true);
     bound_backlog(&tcp);
+    // What only the handshake needs goes with it: the memory of its future, and the generation that it was judged by.
+    let arrived = Box::pin(arrive(&edge, &serving, listener, &tcp, peer)).await;
+    if let Some(arrived) = arrived {
+        serve_accepted(&edge, &serving, tcp, arrived).await;
+    }
+}
+
+/// A connection whose client was let in.
+struct Arrived {
+    connection: Arc<Connection>,
+    stream: tls::Stream<Socket>,
+    http2: bool,
+    /// Held until the socket is closed.
+    _slots: (Option<ConnectionSlot>, limits::IdentitySlot),
+}
+
+/// Lets a client in, or tells it why not.
+async fn arrive(
+    edge: &Edge,
+    serving: &Arc<Serving>,
+    listener: usize,
+    tcp: &Arc<TcpStream>,
+    peer: SocketAddr,
+) -> Option<Arrived> {
     let snapshot = edge.snapshots.load();
-    let Some(configured) = snapshot.listeners.get(listener) else { return };
+    let configured = snapshot.listeners.get(listener)?;
     let bounds = &serving.limits.connections;
     let started = Instant::now();
     // Until a load balancer says otherwise.
@@ -209,37 +233,28 @@ async fn connection(edge: Edge, serving: Arc<Serving>, listener: usize, tcp: Tcp
     // Held until the socket is closed, also by those that are refused and told why.
     let slot = edge.counters.connection(bounds);
     let full = |result| HandshakeFailure { result, detail: "a limit is reached".to_owned() };
-    let (arrived, _slot) = match slot {
-        Ok(mut slot) => (handshake(&edge, &serving, configured, &tcp, (&mut client, &mut slot)).await, Some(slot)),
+    let (outcome, slot) = match slot {
+        Ok(mut slot) => (handshake(edge, serving, configured, tcp, (&mut client, &mut slot)).await, Some(slot)),
         Err(result) => (Err(full(result)), None),
     };
     let report = |failure: &HandshakeFailure| {
         report_failure(&edge.telemetry, &configured.name, Ends { client, peer }, failure, started);
     };
-    let accepted = match arrived {
+    let accepted = match outcome {
         Ok(accepted) => accepted,
         Err(failure) => {
             report(&failure);
-            return match failure.result {
-                HandshakeResult::Timeout
-                | HandshakeResult::TooManyConnections
-                | HandshakeResult::TooManyOfAddress
-                | HandshakeResult::TooManyBytes
-                | HandshakeResult::TooManyHandshakes
-                | HandshakeResult::TooManyHandshakesOfAddress
-                | HandshakeResult::ProxyHeaderMissing
-                | HandshakeResult::ProxyHeaderMalformed => abort(&tcp),
-                // Whoever was told why must be able to read it.
-                _ => close_gently(&tcp).await,
-            };
+            turn_away(tcp, failure.result).await;
+            return None;
         }
     };
-    let _identity_slot = match edge.counters.identity(limits::Name::of(&accepted.identity), bounds) {
+    let identity_slot = match edge.counters.identity(limits::Name::of(&accepted.identity), bounds) {
         Ok(slot) => slot,
         Err(result) => {
             let detail = format!("{} has as many connections as it may", accepted.identity.label());
             report(&HandshakeFailure { result, detail });
-            return close_gently(&tcp).await;
+            close_gently(tcp).await;
+            return None;
         }
     };
     let result = if accepted.resumed { HandshakeResult::Resumed } else { HandshakeResult::Established };
@@ -256,7 +271,24 @@ async fn connection(edge: Edge, serving: Arc<Serving>, listener: usize, tcp: Tcp
         demands: *configured.acceptor.demands(),
         http2: accepted.http2,
     };
-    serve_accepted(&edge, &serving, tcp, Connection::new(opened), accepted.stream, accepted.http2).await;
+    let (stream, http2) = (accepted.stream, accepted.http2);
+    Some(Arrived { connection: Connection::new(opened), stream, http2, _slots: (slot, identity_slot) })
+}
+
+/// Ends a connection that gave no client.
+async fn turn_away(tcp: &TcpStream, result: HandshakeResult) {
+    match result {
+        HandshakeResult::Timeout
+        | HandshakeResult::TooManyConnections
+        | HandshakeResult::TooManyOfAddress
+        | HandshakeResult::TooManyBytes
+        | HandshakeResult::TooManyHandshakes
+        | HandshakeResult::TooManyHandshakesOfAddress
+        | HandshakeResult::ProxyHeaderMissing
+        | HandshakeResult::ProxyHeaderMalformed => abort(tcp),
+        // Whoever was told why must be able to read it.
+        _ => close_gently(tcp).await,
+    }
 }
 
 /// A handshake within its bounds of number and time, after the header of a load balancer if one must be there.
@@ -331,18 +363,12 @@ fn report_failure(telemetry: &Telemetry, listener: &str, ends: Ends, failure: &H
     log::log!(level, "handshake refused: {} (listener {listener}, {ends}): {}", failure.result, failure.detail);
 }
 
-async fn serve_accepted(
-    edge: &Edge,
-    serving: &Serving,
-    tcp: Arc<TcpStream>,
-    connection: Arc<Connection>,
-    stream: tls::Stream<Socket>,
-    http2: bool,
-) {
+async fn serve_accepted(edge: &Edge, serving: &Serving, tcp: Arc<TcpStream>, arrived: Arrived) {
+    let Arrived { connection, stream, http2, _slots } = arrived;
     let entry = edge.register.enter(&connection);
     // Whoever publishes a generation judges the connections in the register. One that was not yet in it is judged here.
-    let current = edge.snapshots.load();
-    if let Some(reason) = current.judge(&connection) {
+    let unwelcome = edge.snapshots.load().judge(&connection);
+    if let Some(reason) = unwelcome {
         connection.end(reason);
     }
     let _gauge = edge.telemetry.metrics.connection_opened(if http2 { HttpVersion::Http2 } else { HttpVersion::Http11 });
@@ -352,8 +378,13 @@ async fn serve_accepted(
             tokio::select! {
                 biased;
                 () = connection.wait_for_end() => EndReason::Complete,
-                reason = async { if http2 { serve::http2(serving, stream, &connection).await }
-                                 else { serve::http1(serving, stream, &connection).await } } => reason,
+                reason = async {
+                    match http2 {
+                        // Boxed, since it is the larger one, and there are many idle connections of the other kind.
+                        true => Box::pin(serve::http2(serving, stream, &connection)).await,
+                        false => serve::http1(serving, stream, &connection).await,
+                    }
+                } => reason,
             }
         }
         Err(e) => {

@@ -177,6 +177,11 @@ pub(super) fn abort(tcp: &TcpStream) {
     let _ = socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO));
 }
 
+/// Reads into nowhere; how much. Apart from where it is waited, or the buffer would be part of every connection's task.
+fn discard(tcp: &TcpStream) -> io::Result<usize> {
+    tcp.try_read(&mut [0; 4096])
+}
+
 /// Closes so that the client can read what was last sent: stop writing, then discard what it still sends until it
 /// closes too. A close with unread bytes would be a reset, which makes the client's kernel throw the last answer (or
 /// the alert) away.
@@ -187,11 +192,10 @@ pub(super) async fn close_gently(tcp: &TcpStream) {
     if shut_down_writing(tcp).is_err() {
         return;
     }
-    let mut scratch = [0_u8; 4096];
     let mut discarded = 0;
     let drain = async {
         while discarded < MOST_BYTES {
-            match tcp.try_read(&mut scratch) {
+            match discard(tcp) {
                 Ok(0) => return,
                 Ok(n) => discarded += n,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {

@@ -356,7 +356,7 @@ impl Drop for Exchange {
                 None => Outcome::ClientAborted,
             },
         };
-        let mut record = self.record.clone();
+        let mut record = self.record.take();
         record.outcome = outcome;
         record.end_reason = end_reason;
         record.duration = self.started.elapsed();

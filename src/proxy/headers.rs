@@ -4,6 +4,8 @@
 //! reads, our own fields last. Whatever a client invents to look like a proxy, to override a method or to carry an
 //! identity is not on the list, in no spelling.
 
+use std::fmt::Write as _;
+
 use http::header::{self, HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 
@@ -40,6 +42,7 @@ const FORWARDED_PREFIXES: [&str; 2] = ["docker-", "oci-"];
 
 const X_REQUEST_ID: &str = "X-Request-Id";
 const TRACEPARENT: &str = "traceparent";
+const TRACEPARENT_LENGTH: usize = 55;
 
 /// The head to send upstream for the route in `exchange`.
 pub(super) fn upstream_request(client: &RequestHeader, exchange: &mut Exchange) -> pingora::Result<RequestHeader> {
@@ -150,7 +153,10 @@ fn is_traceparent(value: &str) -> bool {
 
 fn new_traceparent() -> String {
     // Trace ids name requests; nothing is granted to whoever guesses one.
-    format!("00-{:032x}-{:016x}-00", fastrand::u128(1..), fastrand::u64(1..))
+    let mut text = String::with_capacity(TRACEPARENT_LENGTH);
+    // Writing to a String doesn't fail.
+    let _ = write!(text, "00-{:032x}-{:016x}-00", fastrand::u128(1..), fastrand::u64(1..));
+    text
 }
 
 /// RFC 9440, if configured.

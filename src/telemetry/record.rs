@@ -66,6 +66,22 @@ pub struct AccessRecord {
     pub user_agent: Option<Text>,
 }
 
+impl AccessRecord {
+    /// Takes the record out, for the place where it is finished. What stays behind has lost its texts: copying those
+    /// would be a handful of allocations for each request.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        let method = std::mem::take(&mut self.method);
+        let texts =
+            [&mut self.repository, &mut self.reference, &mut self.request_id, &mut self.trace_id, &mut self.user_agent]
+                .map(Option::take);
+        let mut record = self.clone();
+        record.method = method;
+        [record.repository, record.reference, record.request_id, record.trace_id, record.user_agent] = texts;
+        record
+    }
+}
+
 /// What all requests of a connection have in common.
 #[derive(Clone, Debug)]
 pub struct ConnectionRecord {

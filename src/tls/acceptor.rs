@@ -69,6 +69,7 @@ const HANDSHAKE_BYTES: usize = 64 * 1024;
 pub struct Acceptor {
     pub(super) context: SslContext,
     pub(super) verifier: Arc<Verifier>,
+    pub(super) revocation: revocation::Index,
     pub(super) known: super::handshake::KnownClients,
     demands: [u8; 32],
     handshake_bytes: usize,
@@ -91,7 +92,6 @@ impl Acceptor {
         let verifier = Arc::new(Verifier {
             trust: settings.trust.clone(),
             rules: settings.rules.clone(),
-            revocation: settings.revocation.clone(),
             keep_certificates: settings.keep_certificates,
         });
         let demands = demands(settings);
@@ -104,6 +104,7 @@ impl Acceptor {
         Ok(Acceptor {
             context: base.build(),
             verifier,
+            revocation: settings.revocation.clone(),
             known: super::handshake::KnownClients::default(),
             demands,
             handshake_bytes: settings.max_client_chain.saturating_add(HANDSHAKE_BYTES),

@@ -54,8 +54,19 @@ pub(super) fn set_max_chain_bytes(builder: &mut SslContextBuilder, bytes: usize)
     unsafe { ffi::SSL_CTX_set_max_cert_list(builder.as_ptr(), bytes) };
 }
 
-/// No setting of this backend is worth changing: it frees its buffers between records by itself.
-pub(super) fn tune(_builder: &mut SslContextBuilder) {}
+/// One ticket a handshake, not two: whoever resumes gets the next one, and each costs time and, until the first answer is
+/// sent, memory. Buffers between records are freed by this backend without being told.
+pub(super) fn tune(builder: &mut SslContextBuilder) {
+    // SAFETY: the pointer is that of a live builder we hold a unique reference to; the call only stores a number.
+    unsafe { ffi::SSL_CTX_set_num_tickets(builder.as_ptr(), 1) };
+}
+
+/// Has the library free what only a handshake needs as soon as it is done. There is no second one: renegotiation is off.
+pub(super) fn shed_handshake(ssl: &mut SslRef) {
+    // SAFETY: a reference of the binding to a foreign object is that object's address, so the pointer is that of a live
+    // connection we hold a unique reference to; the call only stores a flag.
+    unsafe { ffi::SSL_set_shed_handshake_config(ptr::from_mut(ssl).cast(), 1) };
+}
 
 /// Lets the handshake pick the context whose certificate fits the client's SNI and signature algorithms.
 pub(super) fn choose_certificate(builder: &mut SslContextBuilder, table: Arc<SniTable>) {

@@ -62,10 +62,11 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let internal = |what: &str| HandshakeFailure { result: HandshakeResult::Internal, detail: what.to_owned() };
-    let slot = Arc::new(Slot::default());
+    let slot = Arc::new(Slot::new(&acceptor.revocation));
     let index = slot_index().ok_or_else(|| internal("no memory for the TLS library"))?;
     let mut ssl = Ssl::new(&acceptor.context).map_err(|e| internal(&e.to_string()))?;
     ssl.set_ex_data(index, slot.clone());
+    backend::shed_handshake(&mut ssl);
     let mut stream = SslStream::new(ssl, io).map_err(|e| internal(&e.to_string()))?;
     clear_error_stack();
     if let Err(e) = Pin::new(&mut stream).accept().await {
@@ -88,8 +89,9 @@ where
 /// The client's identity: from the verify callback after a full handshake, from its earlier one after a resumed.
 fn identify(acceptor: &Acceptor, slot: &Slot, ssl: &SslRef) -> Result<(Verified, bool), Refused> {
     let malformed = || Refused::malformed("the session holds no certificate");
+    let judged = slot.take();
     if !ssl.session_reused() {
-        let verified = slot.take().unwrap_or_else(|| Err(malformed()))?;
+        let verified = judged.unwrap_or_else(|| Err(malformed()))?;
         if verified.resumable {
             acceptor.known.insert(&verified);
         }
@@ -109,7 +111,7 @@ fn identify(acceptor: &Acceptor, slot: &Slot, ssl: &SslRef) -> Result<(Verified,
     };
     let now = unix_now();
     check_validity(&verified.identity, now)?;
-    acceptor.verifier.revocation.check(&verified.identity.path, now).map_err(Refused::Revocation)?;
+    acceptor.revocation.check(&verified.identity.path, now).map_err(Refused::Revocation)?;
     Ok((verified, true))
 }
 
@@ -135,7 +137,7 @@ fn verify_again(acceptor: &Acceptor, ssl: &SslRef, leaf: &X509) -> Result<Verifi
     let store = ssl.ssl_context().cert_store();
     let judged = context.init(store, leaf, &none, |context| {
         if context.verify_cert()? {
-            return Ok(acceptor.verifier.judge(context));
+            return Ok(acceptor.verifier.judge(context, &acceptor.revocation));
         }
         let (code, text) = backend::verify_outcome(context);
         Ok(Err(Refused::Chain { code, text, depth: context.error_depth() }))

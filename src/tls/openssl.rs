@@ -56,7 +56,13 @@ pub(super) fn set_max_chain_bytes(builder: &mut SslContextBuilder, bytes: usize)
 pub(super) fn tune(builder: &mut SslContextBuilder) {
     builder.set_mode(SslMode::RELEASE_BUFFERS);
     builder.set_read_ahead(true);
+    // One ticket a handshake, not two: whoever resumes gets the next one, and each costs time and memory. It fails for
+    // numbers that are far too large only.
+    let _ = builder.set_num_tickets(1);
 }
+
+/// Nothing: this library frees what a handshake needs by itself.
+pub(super) fn shed_handshake(_ssl: &mut SslRef) {}
 
 /// Lets the handshake pick the context whose certificates fit the client's SNI.
 pub(super) fn choose_certificate(builder: &mut SslContextBuilder, table: Arc<SniTable>) {

@@ -86,24 +86,42 @@ impl ClientCertificates {
     }
 }
 
-/// The slot a connection carries through its handshake; the callbacks have no other way to hand something out.
-#[derive(Default)]
-pub(super) struct Slot(Mutex<Option<Result<Verified, Refused>>>);
+/// The slot a connection carries through its handshake; the callbacks have no other way to hand something in or out.
+///
+/// The lists in force come by it rather than with the context of the library: that one lives as long as the last
+/// connection made with it, and would keep the lists of every generation of which a connection is still open.
+pub(super) struct Slot {
+    revocation: Mutex<Option<revocation::Index>>,
+    outcome: Mutex<Option<Result<Verified, Refused>>>,
+}
 
 impl Slot {
+    pub(super) fn new(revocation: &revocation::Index) -> Self {
+        Self { revocation: Mutex::new(Some(revocation.clone())), outcome: Mutex::default() }
+    }
+
     fn set(&self, outcome: Result<Verified, Refused>) {
-        if let Ok(mut slot) = self.0.lock() {
+        if let Ok(mut slot) = self.outcome.lock() {
             *slot = Some(outcome);
         }
     }
 
+    /// The lists to judge by; `None` when the handshake is over.
+    fn revocation(&self) -> Option<revocation::Index> {
+        self.revocation.lock().ok()?.clone()
+    }
+
+    /// Ends the handshake: nobody is judged by this slot any more.
     pub(super) fn take(&self) -> Option<Result<Verified, Refused>> {
-        self.0.lock().ok().and_then(|mut slot| slot.take())
+        if let Ok(mut lists) = self.revocation.lock() {
+            *lists = None;
+        }
+        self.outcome.lock().ok().and_then(|mut slot| slot.take())
     }
 
     /// Whether the path seen so far may be resumed. Unknown means no.
     pub(super) fn resumable(&self) -> bool {
-        self.0.lock().is_ok_and(|slot| matches!(&*slot, Some(Ok(verified)) if verified.resumable))
+        self.outcome.lock().is_ok_and(|slot| matches!(&*slot, Some(Ok(verified)) if verified.resumable))
     }
 }
 
@@ -117,7 +135,6 @@ pub(super) fn slot_index() -> Option<ExIndex<Ssl, Arc<Slot>>> {
 pub(super) struct Verifier {
     pub(super) trust: Arc<TrustBundle>,
     pub(super) rules: LeafRules,
-    pub(super) revocation: revocation::Index,
     pub(super) keep_certificates: bool,
 }
 
@@ -125,38 +142,39 @@ impl Verifier {
     /// The verify callback of the library. Called for each certificate from the anchor down, at last for the leaf, and
     /// for every error. Whatever is unexpected refuses.
     pub(super) fn callback(&self, ok: bool, context: &mut X509StoreContextRef) -> bool {
-        let slot = slot_of(context);
+        let Some(slot) = slot_of(context) else { return false };
         if !ok {
             let (code, text) = backend::verify_outcome(context);
-            let refused = Refused::Chain { code, text, depth: context.error_depth() };
-            if let Some(slot) = slot {
-                slot.set(Err(refused));
-            }
+            slot.set(Err(Refused::Chain { code, text, depth: context.error_depth() }));
             return false;
         }
         if context.error_depth() != 0 {
             return true;
         }
-        let outcome = self.judge(context);
+        let outcome = match slot.revocation() {
+            Some(revocation) => self.judge(context, &revocation),
+            None => Err(Refused::malformed("a certificate after the handshake")),
+        };
         let accepted = outcome.is_ok();
         if let Err(refused) = &outcome {
             context.set_error(backend::verify_error(refused.code()));
         }
-        match slot {
-            Some(slot) => slot.set(outcome),
-            None => return false,
-        }
+        slot.set(outcome);
         accepted
     }
 
     /// Reads the verified path out of `context` and judges it.
-    pub(super) fn judge(&self, context: &X509StoreContextRef) -> Result<Verified, Refused> {
+    pub(super) fn judge(
+        &self,
+        context: &X509StoreContextRef,
+        revocation: &revocation::Index,
+    ) -> Result<Verified, Refused> {
         let chain = context.chain().into_iter().flatten();
         let path: Result<Vec<Vec<u8>>, _> = chain.map(X509Ref::to_der).collect();
         let path = path.map_err(|e| Refused::malformed(&e.to_string()))?;
         let ders: Vec<&[u8]> = path.iter().map(Vec::as_slice).collect();
         let identity = PeerIdentity::from_path(&ders, &self.rules).map_err(Refused::Certificate)?;
-        self.revocation.check(&identity.path, unix_now()).map_err(Refused::Revocation)?;
+        revocation.check(&identity.path, unix_now()).map_err(Refused::Revocation)?;
         let resumable = identity.path.iter().skip(1).all(|certificate| self.trust.contains(&certificate.fingerprint));
         let certificates = self.keep_certificates.then(|| Arc::new(ClientCertificates::of(&ders)));
         Ok(Verified { identity: Arc::new(identity), resumable, certificates })

@@ -20,6 +20,7 @@ mod audit;
 mod catalog;
 mod commands;
 mod corpus;
+mod costs;
 mod doctor;
 mod embedding;
 mod harness;

@@ -188,3 +188,31 @@ fn replaced_a_hundred_times_in_ten_seconds() {
     let shown = s_client(&gateway, Some(&victim), &[]);
     assert!(shown.all().contains("SSL alert number 44"), "{}", shown.all());
 }
+
+#[test]
+fn open_connections_keep_no_old_generation_in_memory() {
+    const ENTRIES: u64 = 100_000;
+    let (_upstream, gateway, victim) = start();
+    let next = |number: u64| {
+        let list = gateway.client_ca.crl().number(number).revoke(&victim.certificate);
+        let list = (0..ENTRIES).fold(list, |list, other| list.serial(&format!("0{number:X}{other:014X}")));
+        gateway.write("ca.crl", list.pem());
+        wait_for_number(&gateway, number as f64);
+    };
+    let mut clients = Vec::new();
+    let mut grown = Vec::new();
+    for number in 2..11 {
+        next(number);
+        for mut client in gateway.both() {
+            assert_eq!(client.get("/v2/").status, 200);
+            clients.push(client);
+        }
+        grown.push(gateway.rss_kib());
+    }
+    // An index of this size has 2 MiB.
+    let (early, late) = (grown[2], grown[8]);
+    assert!(late < early + 6 * 1024, "six generations later: {grown:?} KiB");
+    for client in &mut clients {
+        assert_eq!(client.get("/v2/").status, 200, "{}", client.version());
+    }
+}
