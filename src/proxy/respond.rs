@@ -107,6 +107,8 @@ async fn write(session: &mut Session, refusal: &Refusal) -> pingora::Result<usiz
     let bodiless = session.req_header().method == http::Method::HEAD;
     session.write_response_header(Box::new(head), bodiless).await?;
     if bodiless {
+        // HTTP/2 has to be told; a stream that is only dropped is reset.
+        session.write_response_body(None, true).await?;
         return Ok(0);
     }
     let length = body.len();

@@ -60,6 +60,16 @@ fn health_checks_take_an_address_out_and_back_in() {
 }
 
 #[test]
+fn a_head_of_a_registry_that_is_away_is_answered_like_a_get() {
+    let gateway = gateway().upstream(format!("http://{}", free_address())).start();
+    for method in ["GET", "HEAD"] {
+        for mut client in gateway.both() {
+            assert_eq!(client.request(method, PULL, &[], b"").status, 502, "{} {method}", client.version());
+        }
+    }
+}
+
+#[test]
 fn readiness_follows_the_upstreams() {
     let upstream = Upstream::start();
     let address = upstream.address();
