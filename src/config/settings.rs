@@ -174,6 +174,8 @@ pub struct Upstream {
     pub tls: Option<UpstreamTls>,
     /// What becomes of the client's `Authorization`.
     pub authorization: Authorization,
+    /// Whether content is checked against its digest.
+    pub verify_digests: bool,
     /// Host names in lower case, without port, whose requests come here.
     pub hosts: Vec<String>,
     /// Repository prefixes of whole segments whose requests come here, without trailing slash.

@@ -143,6 +143,18 @@ impl Digest {
             Err(NameError::Digest)
         }
     }
+
+    /// By what the content is hashed.
+    #[must_use]
+    pub fn algorithm(&self) -> Algorithm {
+        if self.0.starts_with("sha512:") { Algorithm::Sha512 } else { Algorithm::Sha256 }
+    }
+
+    /// The hash in lower-case hexadecimal.
+    #[must_use]
+    pub fn encoded(&self) -> &str {
+        self.0.split_once(':').map_or("", |(_, encoded)| encoded)
+    }
 }
 
 word! {

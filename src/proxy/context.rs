@@ -8,6 +8,7 @@ use pingora::prelude::HttpPeer;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType};
 
+use super::integrity::Verifier;
 use crate::edge::Connection;
 use crate::edge::progress::{self, Phase, Stall};
 use crate::oci::{Route, RouteKind};
@@ -58,6 +59,8 @@ pub(super) struct Exchange {
     /// The Host that was sent upstream.
     pub(super) upstream_host: Box<str>,
     pub(super) decision_id: DecisionId,
+    /// The check of the answer's content, while it runs.
+    pub(super) verifier: Option<Verifier>,
     record: AccessRecord,
     outcome: Option<Outcome>,
     permit: Option<Permit>,
@@ -123,6 +126,7 @@ impl Exchange {
             host: Box::default(),
             upstream_host: Box::default(),
             decision_id,
+            verifier: None,
             record,
             outcome: None,
             permit: None,
@@ -278,6 +282,11 @@ impl Exchange {
     pub(super) fn trace(&mut self, request_id: &str, trace_id: &str) {
         self.record.request_id = Some(Text::new(request_id));
         self.record.trace_id = Some(Text::new(trace_id));
+    }
+
+    /// Sets how the request ends, whatever else the framework will make of it.
+    pub(super) fn set_outcome(&mut self, outcome: Outcome) {
+        self.outcome = Some(outcome);
     }
 
     /// The outcome set so far by a hook.

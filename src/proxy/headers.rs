@@ -58,6 +58,10 @@ pub(super) fn upstream_request(client: &RequestHeader, exchange: &mut Exchange) 
         // An interim answer can't be passed on over HTTP/2 here, so none is asked for.
         request.remove_header(&header::EXPECT);
     }
+    if exchange.upstream.as_ref().is_some_and(|upstream| upstream.settings().verify_digests) {
+        // Digests are over what was pushed. Without the header any encoding would do (RFC 9110 §12.5.3).
+        request.insert_header(header::ACCEPT_ENCODING, "identity")?;
+    }
     authorization(client, &mut request, exchange)?;
     forwarding(&mut request, exchange)?;
     tracing(client, &mut request, exchange)?;

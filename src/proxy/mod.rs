@@ -9,6 +9,7 @@ mod catalog;
 mod context;
 mod decide;
 mod headers;
+mod integrity;
 mod location;
 mod refusal;
 mod respond;
@@ -162,6 +163,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
     ) -> pingora::Result<()> {
         let exchange = ctx.exchange()?;
+        integrity::begin(session.req_header(), response, exchange)?;
         headers::client_response(response, exchange)?;
         if *self.draining.borrow() {
             // `Connection: close`, also when the request came before the order to leave.
@@ -179,6 +181,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
     ) -> pingora::Result<Option<std::time::Duration>> {
         let exchange = ctx.exchange()?;
+        integrity::pass(body, end_of_stream, exchange)?;
         exchange.sent(body.as_ref().map_or(0, Bytes::len));
         exchange.expect_response_body(!end_of_stream);
         Ok(None)

@@ -153,6 +153,7 @@ pub(super) fn answer(outcome: Outcome, error: &Error) -> Option<Refusal> {
         Outcome::UpstreamConnect => (502, "the registry cannot be reached"),
         Outcome::UpstreamTimeout => (504, "the registry did not answer in time"),
         Outcome::UpstreamError => (502, "the registry broke off its answer"),
+        Outcome::DigestMismatch => (502, "the registry answered with content that is not what its digest names"),
         _ if *error.esource() == ErrorSource::Downstream => return None,
         _ => (500, "internal error of the gateway"),
     };

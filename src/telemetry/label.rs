@@ -180,7 +180,8 @@ impl From<Option<u16>> for StatusClass {
 mod tests {
     use super::*;
     use crate::telemetry::{
-        CertificateKind, EndReason, HandshakeResult, HttpVersion, Outcome, ReloadResult, UpgradeResult, UpstreamFault,
+        CertificateKind, DigestCheck, EndReason, HandshakeResult, HttpVersion, Outcome, ReloadResult, UpgradeResult,
+        UpstreamFault,
     };
 
     fn assert_closed<L: Label>() {
@@ -205,6 +206,7 @@ mod tests {
         assert_closed::<ReloadResult>();
         assert_closed::<UpgradeResult>();
         assert_closed::<CertificateKind>();
+        assert_closed::<DigestCheck>();
     }
 
     #[test]

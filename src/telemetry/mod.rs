@@ -6,6 +6,7 @@
 
 mod access;
 pub mod audit;
+mod content;
 mod escape;
 mod expiring;
 mod label;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 pub use access::AccessLog;
 pub use audit::AuditLog;
+pub use content::DigestCheck;
 pub use expiring::{Expiring, ExpiringClient};
 pub use label::Label;
 pub use metrics::{CertificateExpiry, CrlState, Metrics, Published, UpstreamMetrics};

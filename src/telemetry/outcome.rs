@@ -41,6 +41,8 @@ labels! {
         UpstreamError = "upstream_error",
         /// It would have gone on, but the audit log can't be written.
         AuditUnavailable = "audit_unavailable",
+        /// The upstream's content is not what its digest names; the client got none of it whole.
+        DigestMismatch = "digest_mismatch",
         /// The request took longer than any may.
         LifetimeExceeded = "lifetime_exceeded",
         /// The client closed the connection or reset the stream.
@@ -116,7 +118,8 @@ impl Outcome {
             | Self::UpstreamConnect
             | Self::UpstreamTimeout
             | Self::UpstreamError => Level::Warn,
-            Self::Internal => Level::Error,
+            // Content was changed somewhere between its push and here.
+            Self::DigestMismatch | Self::Internal => Level::Error,
         }
     }
 }

@@ -8,6 +8,7 @@ pub(crate) mod client;
 pub(crate) mod document;
 mod health;
 mod resolve;
+mod suspects;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -20,6 +21,7 @@ use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy, PeerOptions}
 
 pub use admission::Admission;
 pub use health::watch;
+pub use suspects::Suspects;
 
 use crate::config::{self, Authorization, Endpoint};
 use crate::oci::RepoName;
@@ -35,6 +37,7 @@ pub struct Upstream {
     turn: AtomicUsize,
     admission: Arc<admission::Gate>,
     credentials: Option<HeaderValue>,
+    suspects: Suspects,
     metrics: Arc<UpstreamMetrics>,
     /// Keeps pooled connections made with other certificates apart (pingora's pool doesn't look at them).
     group: u64,
@@ -101,6 +104,7 @@ impl Upstream {
             group: NEXT_GROUP.fetch_add(1, Ordering::Relaxed),
             endpoints,
             credentials,
+            suspects: Suspects::default(),
             metrics,
             material,
             settings,
@@ -143,6 +147,12 @@ impl Upstream {
     #[must_use]
     pub fn credentials(&self) -> Option<&HeaderValue> {
         self.credentials.as_ref()
+    }
+
+    /// Content of it that is not what its digest names.
+    #[must_use]
+    pub fn suspects(&self) -> &Suspects {
+        &self.suspects
     }
 
     /// Waits for a place among the requests in flight.

@@ -21,6 +21,7 @@ mod catalog;
 mod commands;
 mod corpus;
 mod costs;
+mod digests;
 mod doctor;
 mod embedding;
 mod harness;

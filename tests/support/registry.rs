@@ -4,13 +4,14 @@ use super::gateway::plain_http;
 use super::process::Process;
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 pub struct Registry {
     _process: Process,
     address: SocketAddr,
-    _storage: TempDir,
+    root: TempDir,
 }
 
 impl Registry {
@@ -41,7 +42,7 @@ impl Registry {
             std::thread::sleep(Duration::from_millis(10));
         }
         assert_eq!(plain_http(address, "GET", "/v2/").status, 200);
-        Self { _process: process, address, _storage: root }
+        Self { _process: process, address, root }
     }
 
     pub fn url(&self) -> String {
@@ -50,6 +51,13 @@ impl Registry {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The file that holds the content of a blob or manifest.
+    pub fn file_of(&self, digest: &str) -> PathBuf {
+        let (algorithm, hash) = digest.split_once(':').expect("a digest");
+        let blobs = self.root.path().join("storage/docker/registry/v2/blobs");
+        blobs.join(algorithm).join(&hash[..2]).join(hash).join("data")
     }
 }
 

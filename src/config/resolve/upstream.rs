@@ -36,6 +36,7 @@ impl Resolver<'_> {
             authorization: self.authorization(&at, model, scheme, &endpoints),
             endpoints,
             host: model.host.clone(),
+            verify_digests: model.verify_digests,
             hosts: self.hosts(&at, &model.hosts),
             repositories: self.repositories(&at, &model.repositories),
             timeouts: self.timeouts(&at, &model.timeouts),

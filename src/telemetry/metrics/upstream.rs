@@ -6,6 +6,7 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, I
 
 use super::SECONDS;
 use super::family::{Families, Table, retain};
+use crate::telemetry::content::DigestCheck;
 use crate::telemetry::outcome::UpstreamFault;
 
 /// Handles of one upstream, resolved once when a configuration is built.
@@ -20,6 +21,7 @@ pub struct UpstreamMetrics {
     reused: IntCounter,
     first_byte: Histogram,
     faults: Table<UpstreamFault, IntCounter>,
+    digests: Table<DigestCheck, IntCounter>,
     healthy: IntGaugeVec,
 }
 
@@ -49,6 +51,11 @@ impl UpstreamMetrics {
         self.faults.get(fault).inc();
     }
 
+    /// An answer's content was looked at against its digest.
+    pub fn digest(&self, check: DigestCheck) {
+        self.digests.get(check).inc();
+    }
+
     /// The addresses the upstream has now and whether each is healthy. Those not named are no longer reported.
     pub fn set_health<'a>(&self, addresses: impl IntoIterator<Item = (&'a str, bool)>) {
         let mut present = Vec::new();
@@ -71,6 +78,7 @@ pub(super) struct UpstreamFamilies {
     connects: IntCounterVec,
     first_byte: HistogramVec,
     faults: IntCounterVec,
+    digests: IntCounterVec,
     healthy: IntGaugeVec,
 }
 
@@ -103,6 +111,11 @@ impl UpstreamFamilies {
                 "What went wrong between the gateway and an upstream.",
                 &["upstream", "kind"],
             )?,
+            digests: families.counters(
+                "digest_checks_total",
+                "Blobs and manifests of upstreams with verify_digests, by what the check of their content gave.",
+                &["upstream", "result"],
+            )?,
             healthy: families.gauges(
                 "upstream_healthy",
                 "Whether an address of an upstream gets requests (1) or failed its health checks (0).",
@@ -120,6 +133,7 @@ impl UpstreamFamilies {
             reused: self.connects.with_label_values(&[name, "reused"]),
             first_byte: self.first_byte.with_label_values(&[name]),
             faults: Table::new(|fault: UpstreamFault| self.faults.with_label_values(&[name, fault.as_str()])),
+            digests: Table::new(|check: DigestCheck| self.digests.with_label_values(&[name, check.as_str()])),
             healthy: self.healthy.clone(),
         }
     }
@@ -134,6 +148,7 @@ impl UpstreamFamilies {
         retain(&self.connects, keep);
         retain(&self.first_byte, keep);
         retain(&self.faults, keep);
+        retain(&self.digests, keep);
         retain(&self.healthy, keep);
     }
 }
