@@ -4,6 +4,7 @@
 //! `conf/portcullis.yaml` prints; here stands what the rest of the program may rely on.
 
 mod limits;
+mod redirects;
 mod revocation;
 
 use std::fmt;
@@ -13,9 +14,10 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-pub use super::model::{ChainCheck, Freshness, LogFormat, LogLevel, OnAuditFailure, TlsVersion};
+pub use super::model::{ChainCheck, Freshness, LogFormat, LogLevel, OnAuditFailure, RedirectMode, TlsVersion};
 use super::secret::Secret;
 pub use limits::{ConnectionLimits, FrameLimits, Limits, RateLimits, RequestLimits};
+pub use redirects::{Redirects, StorageHost};
 pub use revocation::{CrlPlace, CrlSource, CrlUrl, Revocation};
 
 /// Everything the configuration file says.
@@ -84,6 +86,7 @@ impl Settings {
                 paths.extend(tls.ca.as_deref());
                 paths.extend(tls.client.iter().flat_map(KeyPair::paths));
             }
+            paths.extend(upstream.redirects.ca.as_deref());
             if let Authorization::Replace(credentials) = &upstream.authorization {
                 paths.push(&credentials.password_file);
             }
@@ -176,6 +179,8 @@ pub struct Upstream {
     pub authorization: Authorization,
     /// Whether content is checked against its digest.
     pub verify_digests: bool,
+    /// Where it may redirect to.
+    pub redirects: Redirects,
     /// Host names in lower case, without port, whose requests come here.
     pub hosts: Vec<String>,
     /// Repository prefixes of whole segments whose requests come here, without trailing slash.

@@ -9,6 +9,7 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType};
 
 use super::integrity::Verifier;
+use super::redirect::Followed;
 use crate::edge::Connection;
 use crate::edge::progress::{self, Phase, Stall};
 use crate::oci::{Route, RouteKind};
@@ -61,6 +62,8 @@ pub(super) struct Exchange {
     pub(super) decision_id: DecisionId,
     /// The check of the answer's content, while it runs.
     pub(super) verifier: Option<Verifier>,
+    /// Where the registry has sent this request.
+    pub(super) followed: Option<Followed>,
     record: AccessRecord,
     outcome: Option<Outcome>,
     permit: Option<Permit>,
@@ -127,6 +130,7 @@ impl Exchange {
             upstream_host: Box::default(),
             decision_id,
             verifier: None,
+            followed: None,
             record,
             outcome: None,
             permit: None,
@@ -188,7 +192,8 @@ impl Exchange {
     pub(super) fn next_address(&mut self, has_body: bool) -> pingora::Result<Box<HttpPeer>> {
         let body_idle = self.snapshot.settings.limits.body_idle_timeout;
         let upstream = self.upstream.as_ref().ok_or_else(|| super::internal("no upstream was chosen"))?;
-        match upstream.pick() {
+        let picked = self.followed.as_ref().map_or_else(|| upstream.pick(), |followed| followed.storage().pick());
+        match picked {
             Ok(address) => {
                 self.record.upstream = Some(address.label().clone());
                 let mut peer = Box::new(address.peer().clone());
@@ -206,10 +211,19 @@ impl Exchange {
         }
     }
 
+    /// Sends the request on to a storage, which has addresses of its own.
+    pub(super) fn follow(&mut self, followed: Followed) {
+        self.followed = Some(followed);
+        self.connect_attempts = 0;
+    }
+
     /// Notes a failed attempt; whether another address should be tried.
     pub(super) fn connect_failed(&mut self) -> bool {
         self.connect_attempts += 1;
-        let known = self.upstream.as_ref().map_or(0, |upstream| upstream.addresses().len());
+        let known = match (&self.followed, &self.upstream) {
+            (Some(followed), _) => followed.storage().known(),
+            (None, upstream) => upstream.as_ref().map_or(0, |upstream| upstream.addresses().len()),
+        };
         self.connect_attempts < known.min(MAX_CONNECT_ATTEMPTS)
     }
 

@@ -44,13 +44,18 @@ const X_REQUEST_ID: &str = "X-Request-Id";
 const TRACEPARENT: &str = "traceparent";
 const TRACEPARENT_LENGTH: usize = 55;
 
+/// Whether a field belongs to the registry protocol.
+pub(super) fn is_registrys(name: &HeaderName) -> bool {
+    FORWARDED_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
+}
+
 /// The head to send upstream for the route in `exchange`.
 pub(super) fn upstream_request(client: &RequestHeader, exchange: &mut Exchange) -> pingora::Result<RequestHeader> {
     let route = exchange.route.as_ref().ok_or_else(|| super::internal("no route"))?;
     let mut request = RequestHeader::build(route.method().as_str(), route.target().as_bytes(), Some(24))?;
     request.set_version(http::Version::HTTP_11);
     for (name, value) in &client.headers {
-        if FORWARDED.contains(name) || FORWARDED_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix)) {
+        if FORWARDED.contains(name) || is_registrys(name) {
             request.append_header(name.clone(), value.clone())?;
         }
     }
@@ -205,7 +210,7 @@ pub(super) fn client_response(response: &mut ResponseHeader, exchange: &Exchange
 }
 
 /// The hosts by which the registry may name itself.
-fn ours(exchange: &Exchange) -> [String; 3] {
+pub(super) fn ours(exchange: &Exchange) -> [String; 3] {
     let address = exchange.upstream.as_ref().map(|upstream| upstream.default_host()).unwrap_or_default();
     [exchange.upstream_host.to_string(), exchange.host.to_string(), address]
 }

@@ -9,15 +9,18 @@ use http::Uri;
 /// ours and passes untouched.
 pub(super) fn make_relative(location: &str, ours: &[String]) -> Option<String> {
     let uri: Uri = location.parse().ok()?;
-    let authority = uri.authority()?;
-    let scheme = uri.scheme_str()?;
-    let named = ours.iter().filter(|host| !host.is_empty()).any(|host| same_host(authority.as_str(), host, scheme));
-    if !named {
+    if !is_one_of(&uri, ours) {
         return None;
     }
     let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     // `//host/path` would be a reference to another host.
     (target.starts_with('/') && !target.starts_with("//")).then(|| target.to_owned())
+}
+
+/// Whether `uri` is absolute and names one of `hosts` (host with optional port).
+pub(super) fn is_one_of(uri: &Uri, hosts: &[String]) -> bool {
+    let (Some(authority), Some(scheme)) = (uri.authority(), uri.scheme_str()) else { return false };
+    hosts.iter().filter(|host| !host.is_empty()).any(|host| same_host(authority.as_str(), host, scheme))
 }
 
 fn same_host(authority: &str, host: &str, scheme: &str) -> bool {

@@ -11,6 +11,7 @@ mod decide;
 mod headers;
 mod integrity;
 mod location;
+mod redirect;
 mod refusal;
 mod respond;
 mod strict;
@@ -137,7 +138,10 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
     ) -> pingora::Result<()> {
         let exchange = ctx.exchange()?;
-        *upstream_request = headers::upstream_request(session.req_header(), exchange)?;
+        *upstream_request = match &exchange.followed {
+            Some(followed) => followed.request(session.req_header())?,
+            None => headers::upstream_request(session.req_header(), exchange)?,
+        };
         exchange.expect_request_body(!session.is_body_empty());
         Ok(())
     }
@@ -163,6 +167,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
     ) -> pingora::Result<()> {
         let exchange = ctx.exchange()?;
+        redirect::answer(response, exchange)?;
         integrity::begin(session.req_header(), response, exchange)?;
         headers::client_response(response, exchange)?;
         if *self.draining.borrow() {
@@ -209,7 +214,8 @@ impl ProxyHttp for Gateway {
         client_reused: bool,
     ) -> Box<Error> {
         let mut e = e.more_context(format!("upstream {peer}"));
-        // A pooled connection that the upstream had closed. Only what may be asked twice without harm is.
+        // A redirect that is followed, or a pooled connection that the upstream had closed. Only what may be asked twice
+        // without harm is.
         let harmless = matches!(session.req_header().method.as_str(), "GET" | "HEAD");
         if harmless && session.response_written().is_none() {
             e.retry.decide_reuse(client_reused);

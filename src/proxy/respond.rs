@@ -10,6 +10,7 @@ use pingora::{Error, ErrorSource};
 
 use super::catalog::Names;
 use super::context::{Context, Exchange};
+use super::redirect;
 use super::refusal::Refusal;
 use crate::oci::{self, ErrorCode};
 use crate::telemetry::Outcome;
@@ -152,7 +153,11 @@ pub(super) fn answer(outcome: Outcome, error: &Error) -> Option<Refusal> {
         Outcome::UpstreamUnavailable | Outcome::UpstreamBusy => (503, "the registry is not available; try again later"),
         Outcome::UpstreamConnect => (502, "the registry cannot be reached"),
         Outcome::UpstreamTimeout => (504, "the registry did not answer in time"),
+        Outcome::UpstreamError if *error.etype() == redirect::NO_CONTENT => {
+            (502, "the registry's storage did not give the content")
+        }
         Outcome::UpstreamError => (502, "the registry broke off its answer"),
+        Outcome::RedirectRefused => (502, "the registry redirects to a host that it may not redirect to"),
         Outcome::DigestMismatch => (502, "the registry answered with content that is not what its digest names"),
         _ if *error.esource() == ErrorSource::Downstream => return None,
         _ => (500, "internal error of the gateway"),

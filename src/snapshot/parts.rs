@@ -8,7 +8,7 @@ use crate::config::{self, Diagnostic, Diagnostics, Document, Fault, Settings, Se
 use crate::policy::{self, Policy};
 use crate::telemetry::Metrics;
 use crate::tls::{CertificateInfo, MaterialError, ServerCertificate, TrustBundle, UpstreamMaterial};
-use crate::upstream::Upstream;
+use crate::upstream::{self, Upstream};
 
 /// A certificate that expires within this time is worth a warning, in seconds.
 const SOON: i64 = 14 * 24 * 3600;
@@ -135,13 +135,13 @@ impl Before<'_> {
                 }
                 None => Ok(UpstreamMaterial::default()),
             };
-            let material = match material {
-                Ok(material) => material,
-                Err(errors) => {
-                    report.material(&format!("upstreams[{index}].tls"), errors);
-                    continue;
-                }
-            };
+            let material = material.map_err(|errors| report.material(&format!("upstreams[{index}].tls"), errors));
+            let storage = UpstreamMaterial::load(configured.redirects.ca.as_deref(), None).map_err(|errors| {
+                let key = format!("upstreams[{index}].redirect_ca");
+                errors.into_iter().for_each(|error| report.error(&key, error.message));
+            });
+            let (Ok(registry), Ok(storage)) = (material, storage) else { continue };
+            let material = upstream::Material { registry, storage };
             if let Some(kept) = self.upstreams.iter().find(|upstream| upstream.is_made_from(configured, &material)) {
                 upstreams.push(kept.clone());
                 continue;

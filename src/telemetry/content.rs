@@ -19,3 +19,15 @@ labels! {
         Redirect = "redirect",
     }
 }
+
+labels! {
+    /// What became of an upstream's redirect to another host.
+    pub enum RedirectResult {
+        /// It went to the client as it was.
+        Passed = "passed",
+        /// The gateway fetched what is there.
+        Followed = "followed",
+        /// It leads where none may.
+        Refused = "refused",
+    }
+}

@@ -180,8 +180,8 @@ impl From<Option<u16>> for StatusClass {
 mod tests {
     use super::*;
     use crate::telemetry::{
-        CertificateKind, DigestCheck, EndReason, HandshakeResult, HttpVersion, Outcome, ReloadResult, UpgradeResult,
-        UpstreamFault,
+        CertificateKind, DigestCheck, EndReason, HandshakeResult, HttpVersion, Outcome, RedirectResult, ReloadResult,
+        UpgradeResult, UpstreamFault,
     };
 
     fn assert_closed<L: Label>() {
@@ -207,6 +207,7 @@ mod tests {
         assert_closed::<UpgradeResult>();
         assert_closed::<CertificateKind>();
         assert_closed::<DigestCheck>();
+        assert_closed::<RedirectResult>();
     }
 
     #[test]

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 pub use access::AccessLog;
 pub use audit::AuditLog;
-pub use content::DigestCheck;
+pub use content::{DigestCheck, RedirectResult};
 pub use expiring::{Expiring, ExpiringClient};
 pub use label::Label;
 pub use metrics::{CertificateExpiry, CrlState, Metrics, Published, UpstreamMetrics};

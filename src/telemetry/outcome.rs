@@ -41,6 +41,8 @@ labels! {
         UpstreamError = "upstream_error",
         /// It would have gone on, but the audit log can't be written.
         AuditUnavailable = "audit_unavailable",
+        /// The upstream sent the client to a host that the configuration doesn't name.
+        RedirectRefused = "redirect_refused",
         /// The upstream's content is not what its digest names; the client got none of it whole.
         DigestMismatch = "digest_mismatch",
         /// The request took longer than any may.
@@ -117,7 +119,8 @@ impl Outcome {
             | Self::UpstreamBusy
             | Self::UpstreamConnect
             | Self::UpstreamTimeout
-            | Self::UpstreamError => Level::Warn,
+            | Self::UpstreamError
+            | Self::RedirectRefused => Level::Warn,
             // Content was changed somewhere between its push and here.
             Self::DigestMismatch | Self::Internal => Level::Error,
         }
@@ -344,6 +347,8 @@ labels! {
         Closed = "closed",
         /// The answer isn't HTTP, or breaks its framing.
         Protocol = "protocol",
+        /// The storage that a redirect was followed to answered without content.
+        Storage = "storage",
         /// A health check failed.
         HealthCheck = "health_check",
     }

@@ -8,45 +8,65 @@ pub(crate) mod client;
 pub(crate) mod document;
 mod health;
 mod resolve;
+mod storage;
 mod suspects;
+mod way;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
-use pingora::protocols::ALPN;
-use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy, PeerOptions};
+use pingora::upstreams::peer::HttpPeer;
 
 pub use admission::Admission;
 pub use health::watch;
+pub use storage::Storage;
 pub use suspects::Suspects;
 
 use crate::config::{self, Authorization, Endpoint};
 use crate::oci::RepoName;
 use crate::telemetry::{CertificateKind, UpstreamFault, UpstreamMetrics};
 use crate::tls::UpstreamMaterial;
+use way::{ServerName, Way};
 
 /// One registry, at one address or several that are equivalent.
 #[derive(Debug)]
 pub struct Upstream {
     settings: config::Upstream,
-    material: UpstreamMaterial,
+    material: Material,
+    expiries: Vec<(CertificateKind, i64)>,
     endpoints: Vec<EndpointState>,
     turn: AtomicUsize,
     admission: Arc<admission::Gate>,
     credentials: Option<HeaderValue>,
     suspects: Suspects,
     metrics: Arc<UpstreamMetrics>,
-    /// Keeps pooled connections made with other certificates apart (pingora's pool doesn't look at them).
-    group: u64,
+    /// The hosts that redirects are followed to.
+    storages: Vec<Arc<Storage>>,
+}
+
+/// The certificates that an upstream is spoken to with.
+#[derive(Debug, Clone, Default)]
+pub struct Material {
+    /// With the registry.
+    pub registry: UpstreamMaterial,
+    /// With the hosts that redirects are followed to.
+    pub storage: UpstreamMaterial,
 }
 
 #[derive(Debug)]
 struct EndpointState {
     endpoint: Endpoint,
+    way: Arc<Way>,
     addresses: ArcSwap<Vec<Arc<Address>>>,
+}
+
+impl EndpointState {
+    fn new(endpoint: Endpoint, way: Arc<Way>) -> Self {
+        EndpointState { endpoint, way, addresses: ArcSwap::default() }
+    }
 }
 
 /// One socket address, or unix socket, of an upstream.
@@ -85,23 +105,22 @@ impl Upstream {
     /// # Errors
     ///
     /// A text for the operator when credentials or a socket path can't be expressed.
-    pub fn new(
-        settings: config::Upstream,
-        material: UpstreamMaterial,
-        metrics: UpstreamMetrics,
-    ) -> Result<Arc<Self>, String> {
-        static NEXT_GROUP: AtomicU64 = AtomicU64::new(1);
+    pub fn new(settings: config::Upstream, material: Material, metrics: UpstreamMetrics) -> Result<Arc<Self>, String> {
         let credentials = match &settings.authorization {
             Authorization::Replace(credentials) => Some(basic_auth(credentials)?),
             Authorization::Pass | Authorization::Drop => None,
         };
+        let name = |given: Option<String>| given.map_or(ServerName::Host, ServerName::Given);
+        let tls = settings.tls.as_ref().map(|tls| name(tls.server_name.clone()));
+        let way = Arc::new(Way::new(tls, settings.timeouts, material.registry.clone()));
         let endpoints = settings.endpoints.iter().cloned();
-        let endpoints = endpoints.map(|endpoint| EndpointState { endpoint, addresses: ArcSwap::default() }).collect();
+        let endpoints = endpoints.map(|endpoint| EndpointState::new(endpoint, way.clone())).collect();
         let metrics = Arc::new(metrics);
         let upstream = Upstream {
             admission: Arc::new(admission::Gate::new(&settings.limits, settings.timeouts.connect, metrics.clone())),
             turn: AtomicUsize::new(0),
-            group: NEXT_GROUP.fetch_add(1, Ordering::Relaxed),
+            storages: Storage::all_of(&settings, &material.storage),
+            expiries: [material.registry.expiries(), material.storage.expiries()].concat(),
             endpoints,
             credentials,
             suspects: Suspects::default(),
@@ -115,8 +134,11 @@ impl Upstream {
 
     /// Whether it was made from just this.
     #[must_use]
-    pub fn is_made_from(&self, settings: &config::Upstream, material: &UpstreamMaterial) -> bool {
-        self.settings == *settings && self.material.digest() == material.digest()
+    pub fn is_made_from(&self, settings: &config::Upstream, material: &Material) -> bool {
+        let same = |one: &UpstreamMaterial, other: &UpstreamMaterial| one.digest() == other.digest();
+        self.settings == *settings
+            && same(&self.material.registry, &material.registry)
+            && same(&self.material.storage, &material.storage)
     }
 
     /// Its name in the configuration.
@@ -140,7 +162,7 @@ impl Upstream {
     /// When the certificates it is spoken to with expire, in unix seconds.
     #[must_use]
     pub fn certificate_expiries(&self) -> &[(CertificateKind, i64)] {
-        self.material.expiries()
+        &self.expiries
     }
 
     /// The `Authorization` to send instead of the client's.
@@ -213,29 +235,15 @@ impl Upstream {
         }
     }
 
-    fn options(&self) -> PeerOptions {
-        let timeouts = &self.settings.timeouts;
-        let mut options = PeerOptions::new();
-        options.connection_timeout = Some(timeouts.connect);
-        options.total_connection_timeout = Some(timeouts.connect);
-        // One clock of the framework serves the wait for the head and the silences of the answer's body.
-        options.read_timeout = Some(timeouts.first_byte);
-        options.write_timeout = Some(timeouts.idle);
-        options.idle_timeout = Some(timeouts.pool_idle);
-        options.alpn = ALPN::H1;
-        options.ca.clone_from(&self.material.ca);
-        // The head is made anew; what the client nominated for removal isn't in it.
-        options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
-        options.verify_cert = true;
-        options.verify_hostname = true;
-        options
+    /// The host that redirects are followed to, if it is one of them.
+    #[must_use]
+    pub fn storage(&self, host: &config::StorageHost) -> Option<&Arc<Storage>> {
+        self.storages.iter().find(|storage| storage.host() == host)
     }
 
-    fn address(&self, label: String, mut peer: HttpPeer) -> Arc<Address> {
-        peer.options = self.options();
-        peer.client_cert_key.clone_from(&self.material.client);
-        peer.group_key = self.group;
-        Arc::new(Address { label: label.into(), peer, healthy: AtomicBool::new(true), against: AtomicU32::new(0) })
+    /// Everything that has addresses.
+    fn states(&self) -> impl Iterator<Item = &EndpointState> {
+        self.endpoints.iter().chain(self.storages.iter().map(|storage| &storage.state))
     }
 }
 

@@ -3,24 +3,21 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use pingora::upstreams::peer::HttpPeer;
-
-use super::{Address, EndpointState, LOOKUP_TIMEOUT, Upstream};
+use super::{EndpointState, LOOKUP_TIMEOUT, Upstream};
 use crate::config::Endpoint;
 
 impl Upstream {
     /// Fills in what needs no look-up: IP addresses and unix sockets.
     pub(super) fn fill_literal_addresses(&self) -> Result<(), String> {
-        for state in &self.endpoints {
+        for state in self.states() {
             match &state.endpoint {
                 Endpoint::Unix(path) => {
                     let text = path.to_str().ok_or("the path of a unix socket must be UTF-8")?;
-                    let peer = HttpPeer::new_uds(text, false, String::new()).map_err(|e| format!("{text}: {e}"))?;
-                    state.addresses.store(Arc::new(vec![self.address(format!("unix:{text}"), peer)]));
+                    state.addresses.store(Arc::new(vec![state.way.unix(text)?]));
                 }
                 Endpoint::Tcp { host, port } => {
                     if let Ok(ip) = host.parse::<IpAddr>() {
-                        let address = self.tcp_address(host, SocketAddr::new(ip, *port));
+                        let address = state.way.tcp(host, SocketAddr::new(ip, *port));
                         state.addresses.store(Arc::new(vec![address]));
                     }
                 }
@@ -29,24 +26,9 @@ impl Upstream {
         Ok(())
     }
 
-    fn tcp_address(&self, host: &str, address: SocketAddr) -> Arc<Address> {
-        // An empty server name would switch verification off in the framework. The configuration doesn't permit one:
-        // without `server_name`, the host is a name.
-        let (tls, name) = match &self.settings.tls {
-            Some(tls) => (true, tls.server_name.as_deref().unwrap_or(host).to_owned()),
-            None => (false, String::new()),
-        };
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the address is resolved already, so nothing blocks and nothing fails"
-        )]
-        let peer = HttpPeer::new(address, tls, name);
-        self.address(address.to_string(), peer)
-    }
-
     /// Looks every name up. Addresses that stay keep their health.
     pub async fn resolve(&self) {
-        for state in &self.endpoints {
+        for state in self.states() {
             if let Endpoint::Tcp { host, port } = &state.endpoint
                 && host.parse::<IpAddr>().is_err()
             {
@@ -72,7 +54,7 @@ impl Upstream {
             return;
         }
         let keep = |address: &SocketAddr| known.iter().find(|k| k.label.as_ref() == address.to_string()).cloned();
-        let addresses = found.iter().map(|address| keep(address).unwrap_or_else(|| self.tcp_address(host, *address)));
+        let addresses = found.iter().map(|address| keep(address).unwrap_or_else(|| state.way.tcp(host, *address)));
         state.addresses.store(Arc::new(addresses.collect()));
         log::info!("upstream {}: {host} is {} address(es) now", self.name(), found.len());
     }

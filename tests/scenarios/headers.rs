@@ -232,7 +232,9 @@ fn the_certificate_is_handed_on_when_asked() {
 
 #[test]
 fn the_registrys_location_is_made_relative_and_a_redirect_is_not_touched() {
-    let (upstream, gateway) = open_gateway();
+    let upstream = Upstream::start();
+    let hosts = serde_json::json!(["https://storage.example"]);
+    let gateway = gateway().upstream(upstream.url()).with_upstream(|u| u["redirect_hosts"] = hosts).start();
     let own = upstream.url();
     let cases = [
         ("https://gw.test/v2/a/blobs/uploads/1?_state=x%3D", "/v2/a/blobs/uploads/1?_state=x%3D".to_owned()),

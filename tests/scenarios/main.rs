@@ -38,6 +38,7 @@ mod policy;
 mod policy_tools;
 mod proxy_protocol;
 mod real_registry;
+mod redirects;
 mod reload;
 mod reload_faults;
 mod resumption;

@@ -21,12 +21,21 @@ impl Registry {
     /// When it doesn't answer in time.
     #[track_caller]
     pub fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// The same with more in its configuration.
+    ///
+    /// # Panics
+    /// When it doesn't answer in time.
+    #[track_caller]
+    pub fn start_with(more: &str) -> Self {
         let root = tempfile::tempdir().expect("the temporary directory is writable");
         let address = free_address();
         let config = root.path().join("config.yml");
         let text = format!(
             "version: 0.1\nlog: {{ level: warn, accesslog: {{ disabled: true }} }}\nstorage:\n  filesystem: {{ \
-             rootdirectory: {} }}\n  delete: {{ enabled: true }}\nhttp:\n  addr: {address}\n",
+             rootdirectory: {} }}\n  delete: {{ enabled: true }}\nhttp:\n  addr: {address}\n{more}\n",
             root.path().join("storage").display()
         );
         fs::write(&config, text).expect("the temporary directory is writable");
@@ -53,10 +62,15 @@ impl Registry {
         self.address
     }
 
+    /// Where it keeps its files.
+    pub fn storage(&self) -> PathBuf {
+        self.root.path().join("storage")
+    }
+
     /// The file that holds the content of a blob or manifest.
     pub fn file_of(&self, digest: &str) -> PathBuf {
         let (algorithm, hash) = digest.split_once(':').expect("a digest");
-        let blobs = self.root.path().join("storage/docker/registry/v2/blobs");
+        let blobs = self.storage().join("docker/registry/v2/blobs");
         blobs.join(algorithm).join(&hash[..2]).join(hash).join("data")
     }
 }

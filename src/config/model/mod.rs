@@ -24,7 +24,7 @@ pub use limits::{H2Frames, Limits};
 pub use listener::{Listener, ListenerTls, ProxyProtocol, ServerCertificate, TlsVersion};
 pub use revocation::{ChainCheck, Clients, CrlSource, Freshness, Revocation};
 pub use uploads::Uploads;
-pub use upstream::{Authorization, Credentials, HealthCheck, Upstream, UpstreamTimeouts, UpstreamTls};
+pub use upstream::{Authorization, Credentials, HealthCheck, RedirectMode, Upstream, UpstreamTimeouts, UpstreamTls};
 
 /// The configuration of portcullis. Sizes are written 64KiB, 4MiB, 1GiB; times 500ms, 30s, 5m, 12h; relative paths start
 /// at the directory of this file.

@@ -45,6 +45,21 @@ pub struct Upstream {
     #[serde(default)]
     pub verify_digests: bool,
 
+    /// What becomes of a redirect by which the registry sends its clients to the storage behind it.
+    #[serde(default)]
+    pub redirects: RedirectMode,
+
+    /// The hosts that it may redirect to, each with its scheme, and with its port if that isn't 443 or 80. A redirect to
+    /// any other host is refused.
+    #[serde(default)]
+    #[schemars(extend("examples" = [["https://bucket.s3.example.com"]]))]
+    pub redirect_hosts: Vec<String>,
+
+    /// PEM bundle to verify redirect_hosts with when redirects are followed; null is the system's.
+    #[serde(default)]
+    #[schemars(example = &"storage-ca.pem")]
+    pub redirect_ca: Option<PathBuf>,
+
     /// Host names whose requests come here.
     #[serde(default)]
     #[schemars(extend("examples" = [["registry.example.com"]]))]
@@ -101,6 +116,17 @@ pub enum Authorization {
     Drop,
     /// It is removed, and the gateway's own credentials are sent.
     Replace,
+}
+
+/// What becomes of a redirect to the registry's storage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RedirectMode {
+    /// The client is sent there, and must be able to reach it.
+    #[default]
+    Pass,
+    /// The gateway fetches what is there.
+    Follow,
 }
 
 /// The gateway's account at a registry (HTTP Basic).

@@ -6,6 +6,7 @@
 mod address;
 mod limits;
 mod listener;
+mod redirects;
 mod revocation;
 #[cfg(test)]
 mod tests;

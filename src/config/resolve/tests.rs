@@ -84,6 +84,21 @@ fn each_contradiction_is_named_by_its_key() {
             upstream("authorization: replace\n  credentials: { username: 'a:b', password_file: b }"),
             "upstreams[0].credentials.username: this is no user name",
         ),
+        (upstream("redirect_hosts: [storage]"), "upstreams[0].redirect_hosts[0]: this is no host"),
+        (
+            upstream("redirect_hosts: ['https://a', 'https://A:443/']"),
+            "upstreams[0].redirect_hosts[1]: this host is listed twice",
+        ),
+        (upstream("redirects: follow"), "upstreams[0].redirect_hosts: redirects: follow needs the hosts"),
+        (
+            upstream("redirects: follow\n  redirect_hosts: ['https://10.0.0.1']"),
+            "upstreams[0].redirect_hosts[0]: no certificate can be asked for an IP address",
+        ),
+        (upstream("redirect_ca: x"), "upstreams[0].redirect_ca: this has no effect without redirects: follow"),
+        (
+            upstream("redirects: follow\n  redirect_ca: x\n  redirect_hosts: ['http://a']"),
+            "upstreams[0].redirect_ca: this has no effect without redirects: follow and a host with https",
+        ),
         (upstream("timeouts: { connect: 0s }"), "upstreams[0].timeouts.connect: 0s is too short; at least 10ms"),
         (upstream("timeouts: { idle: 300d }"), "upstreams[0].timeouts.idle: 7200h is too long; at most 24h"),
         (upstream("health_check: { path: v2 }"), "upstreams[0].health_check.path: this is no path"),

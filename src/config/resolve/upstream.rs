@@ -37,6 +37,7 @@ impl Resolver<'_> {
             endpoints,
             host: model.host.clone(),
             verify_digests: model.verify_digests,
+            redirects: self.redirects(&at, model),
             hosts: self.hosts(&at, &model.hosts),
             repositories: self.repositories(&at, &model.repositories),
             timeouts: self.timeouts(&at, &model.timeouts),

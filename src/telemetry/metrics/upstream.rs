@@ -6,7 +6,7 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, I
 
 use super::SECONDS;
 use super::family::{Families, Table, retain};
-use crate::telemetry::content::DigestCheck;
+use crate::telemetry::content::{DigestCheck, RedirectResult};
 use crate::telemetry::outcome::UpstreamFault;
 
 /// Handles of one upstream, resolved once when a configuration is built.
@@ -22,6 +22,7 @@ pub struct UpstreamMetrics {
     first_byte: Histogram,
     faults: Table<UpstreamFault, IntCounter>,
     digests: Table<DigestCheck, IntCounter>,
+    redirects: Table<RedirectResult, IntCounter>,
     healthy: IntGaugeVec,
 }
 
@@ -56,6 +57,11 @@ impl UpstreamMetrics {
         self.digests.get(check).inc();
     }
 
+    /// An answer led to another host.
+    pub fn redirect(&self, result: RedirectResult) {
+        self.redirects.get(result).inc();
+    }
+
     /// The addresses the upstream has now and whether each is healthy. Those not named are no longer reported.
     pub fn set_health<'a>(&self, addresses: impl IntoIterator<Item = (&'a str, bool)>) {
         let mut present = Vec::new();
@@ -79,6 +85,7 @@ pub(super) struct UpstreamFamilies {
     first_byte: HistogramVec,
     faults: IntCounterVec,
     digests: IntCounterVec,
+    redirects: IntCounterVec,
     healthy: IntGaugeVec,
 }
 
@@ -116,6 +123,11 @@ impl UpstreamFamilies {
                 "Blobs and manifests of upstreams with verify_digests, by what the check of their content gave.",
                 &["upstream", "result"],
             )?,
+            redirects: families.counters(
+                "upstream_redirects_total",
+                "Redirects of an upstream to other hosts, by what became of them.",
+                &["upstream", "result"],
+            )?,
             healthy: families.gauges(
                 "upstream_healthy",
                 "Whether an address of an upstream gets requests (1) or failed its health checks (0).",
@@ -134,6 +146,7 @@ impl UpstreamFamilies {
             first_byte: self.first_byte.with_label_values(&[name]),
             faults: Table::new(|fault: UpstreamFault| self.faults.with_label_values(&[name, fault.as_str()])),
             digests: Table::new(|check: DigestCheck| self.digests.with_label_values(&[name, check.as_str()])),
+            redirects: Table::new(|result: RedirectResult| self.redirects.with_label_values(&[name, result.as_str()])),
             healthy: self.healthy.clone(),
         }
     }
@@ -149,6 +162,7 @@ impl UpstreamFamilies {
         retain(&self.first_byte, keep);
         retain(&self.faults, keep);
         retain(&self.digests, keep);
+        retain(&self.redirects, keep);
         retain(&self.healthy, keep);
     }
 }
