@@ -24,6 +24,7 @@ mod costs;
 mod digests;
 mod doctor;
 mod embedding;
+mod firewall;
 mod harness;
 mod headers;
 mod host;
