@@ -430,6 +430,7 @@ fn connection_record(listener: &Arc<str>, client: SocketAddr, accepted: &Accepte
             fingerprint: Text::new(&hex(&identity.fingerprint)),
             serial: Text::new(&serial),
         },
+        peer: identity.clone(),
         tls_version: Text::new(accepted.version),
         cipher: Text::new(accepted.cipher),
     }

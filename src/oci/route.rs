@@ -150,14 +150,33 @@ impl Route {
     #[must_use]
     pub fn target(&self) -> String {
         let mut target = String::with_capacity(256);
+        self.append_path(&mut target);
+        let mut separator = '?';
+        self.endpoint.for_each_parameter(|key, value| append(&mut target, &mut separator, key, value));
+        target
+    }
+
+    /// The part of [`target`](Self::target) that its accesses follow from: the path, what is to be mounted and the tags
+    /// that are set. Pages, digests of content and the state of an upload are left out.
+    #[must_use]
+    pub fn deciding_target(&self) -> String {
+        let mut target = String::with_capacity(128);
+        self.append_path(&mut target);
+        let mut separator = '?';
+        self.endpoint.for_each_parameter(|key, value| {
+            if matches!(key, "mount" | "from" | "tag") {
+                append(&mut target, &mut separator, key, value);
+            }
+        });
+        target
+    }
+
+    fn append_path(&self, target: &mut String) {
         target.push_str("/v2/");
         if let Some(repository) = self.repository() {
             target.push_str(repository.as_str());
         }
-        self.endpoint.append_tail(&mut target);
-        let mut separator = '?';
-        self.endpoint.for_each_parameter(|key, value| append(&mut target, &mut separator, key, value));
-        target
+        self.endpoint.append_tail(target);
     }
 
     fn written_tags(&self) -> &[Tag] {

@@ -103,6 +103,7 @@ impl Exchange {
                 _ => HttpVersion::Http11,
             },
             method: Text::new(head.method.as_str()),
+            target: None,
             route: None,
             repository: None,
             reference: None,
@@ -162,6 +163,11 @@ impl Exchange {
         self.record.reference = route.reference().map(Text::new);
         self.record.action = route.action();
         self.route = Some(route);
+    }
+
+    /// Notes what the policy is about to be asked.
+    pub(super) fn note_asked(&mut self, route: &Route) {
+        self.record.target = Some(Text::target(&route.deciding_target()));
     }
 
     pub(super) fn permit(&mut self, permit: Permit) {

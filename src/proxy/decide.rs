@@ -36,6 +36,7 @@ pub(super) fn authorize(exchange: &mut Exchange, head: Head) -> Result<(), Refus
     }
     choose_upstream(exchange, &route, &host_name)?;
     let route = drop_foreign_mount(exchange, route, &host_name);
+    exchange.note_asked(&route);
     let mounts = route.has_mount();
     let (route, decision) = decide(exchange, route);
     if mounts {

@@ -12,7 +12,9 @@ mod expiring;
 mod label;
 pub mod log;
 mod metrics;
+mod names;
 mod outcome;
+mod past;
 mod queue;
 mod record;
 
@@ -27,6 +29,7 @@ pub use metrics::{CertificateExpiry, CrlState, Metrics, Published, UpstreamMetri
 pub use outcome::{
     CertificateKind, EndReason, HandshakeResult, HttpVersion, Outcome, ReloadResult, UpgradeResult, UpstreamFault,
 };
+pub use past::{Past, Unreadable};
 pub use record::{AccessRecord, ClientRecord, ConnectionRecord, DecisionId, Text, Verdict};
 
 /// Where everything that is worth telling goes. Cheap to clone.

@@ -5,11 +5,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::Deserialize;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 use ulid::Ulid;
 
 use super::escape::cut;
+use super::names::Shown as ShownNames;
 use super::outcome::{EndReason, HttpVersion, Outcome};
+use crate::identity::PeerIdentity;
 use crate::oci::{Action, RouteKind};
 
 /// One request, complete: the source of its metrics and of its line in the access log.
@@ -30,6 +33,9 @@ pub struct AccessRecord {
     pub http_version: HttpVersion,
     /// The method as sent.
     pub method: Text,
+    /// What the policy was asked about: see [`Route::deciding_target`](crate::oci::Route::deciding_target). A mount that
+    /// it refused still stands here.
+    pub target: Option<Text>,
     /// The kind of route; `None` if the request was refused before it had one.
     pub route: Option<RouteKind>,
     /// The repository of the route.
@@ -91,6 +97,9 @@ pub struct ConnectionRecord {
     pub listener: Arc<str>,
     /// The verified client.
     pub identity: ClientRecord,
+    /// Its names, for the line to tell what a decision may have depended on. Bounded by what a client may send as a
+    /// certificate; the line is bounded more tightly.
+    pub peer: Arc<PeerIdentity>,
     /// Such as `TLSv1.3`.
     pub tls_version: Text,
     /// The cipher suite, as the TLS library names it.
@@ -109,7 +118,8 @@ pub struct ClientRecord {
 }
 
 /// What the policy said.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// Every access was allowed.
     Allow,
@@ -128,7 +138,8 @@ impl Verdict {
     }
 }
 
-/// A short text of foreign origin, cut to [`Text::MAX`] bytes so that records have a bounded size.
+/// A short text of foreign origin, cut to [`Text::MAX`] bytes (targets to [`Text::MAX_TARGET`]) so that records have a
+/// bounded size.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Text(Box<str>);
 
@@ -136,10 +147,19 @@ impl Text {
     /// The longest text kept, in bytes: the length of the longest repository name, and more than a digest needs.
     pub const MAX: usize = 256;
 
+    /// The longest target kept, in bytes: a mount between the longest repository names, or a dozen tags.
+    pub const MAX_TARGET: usize = 2048;
+
     /// Takes as much of the text as fits; a text that was cut ends in `…`.
     #[must_use]
     pub fn new(text: &str) -> Self {
         Self(cut(text, Self::MAX).into())
+    }
+
+    /// Like [`Text::new`] for a target.
+    #[must_use]
+    pub fn target(text: &str) -> Self {
+        Self(cut(text, Self::MAX_TARGET).into())
     }
 
     /// Like [`Text::new`] for a header value, which need not be UTF-8.
@@ -202,7 +222,7 @@ impl Serialize for AccessRecord {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let connection = &*self.connection;
         let client = &connection.identity;
-        let mut line = serializer.serialize_struct("AccessRecord", 29)?;
+        let mut line = serializer.serialize_struct("AccessRecord", 31)?;
         line.serialize_field("time", &Shown(humantime::format_rfc3339_millis(self.time)))?;
         line.serialize_field("decision_id", &Shown(self.decision_id))?;
         line.serialize_field("generation", &self.generation)?;
@@ -211,10 +231,12 @@ impl Serialize for AccessRecord {
         line.serialize_field("identity", &*client.label)?;
         line.serialize_field("fingerprint", &client.fingerprint)?;
         line.serialize_field("serial", &client.serial)?;
+        line.serialize_field("names", &ShownNames(&connection.peer))?;
         line.serialize_field("tls_version", &connection.tls_version)?;
         line.serialize_field("cipher", &connection.cipher)?;
         line.serialize_field("http_version", &self.http_version)?;
         line.serialize_field("method", &self.method)?;
+        line.serialize_field("target", &self.target)?;
         line.serialize_field("route", &self.route.map(RouteKind::as_str))?;
         line.serialize_field("repository", &self.repository)?;
         line.serialize_field("reference", &self.reference)?;
@@ -254,6 +276,7 @@ impl<T: fmt::Display> Serialize for Shown<T> {
 #[cfg(test)]
 pub(super) mod samples {
     use super::*;
+    use crate::identity::{Attribute, Description};
 
     /// A blob pulled by a CI job.
     pub(in crate::telemetry) fn record() -> AccessRecord {
@@ -270,11 +293,18 @@ pub(super) mod samples {
                     fingerprint: "ab".repeat(32).as_str().into(),
                     serial: "0a".into(),
                 },
+                peer: Arc::new(PeerIdentity::described(Description {
+                    subject: vec![Attribute { name: "CN".into(), value: "ci-7".to_owned() }],
+                    fingerprint: [0xab; 32],
+                    spki: [0xcd; 32],
+                    ..Description::default()
+                })),
                 tls_version: "TLSv1.3".into(),
                 cipher: "TLS_AES_128_GCM_SHA256".into(),
             }),
             http_version: HttpVersion::Http11,
             method: "GET".into(),
+            target: Some(Text::target("/v2/team-a/app/blobs/sha256:00")),
             route: Some(RouteKind::Blob),
             repository: Some("team-a/app".into()),
             reference: Some("sha256:00".into()),
@@ -312,13 +342,14 @@ mod tests {
         let expected = concat!(
             r#"{"time":"2023-11-14T22:13:20.123Z","decision_id":"01HF7YAT3V0000000000000007","generation":3,"#,
             r#""listener":"main","client":"192.0.2.1:40000","identity":"CN=ci-7","fingerprint":"FINGERPRINT","#,
-            r#""serial":"0a","tls_version":"TLSv1.3","cipher":"TLS_AES_128_GCM_SHA256","http_version":"HTTP/1.1","#,
-            r#""method":"GET","route":"blob","repository":"team-a/app","reference":"sha256:00","action":"pull","#,
+            r#""serial":"0a","names":{"subject":["CN=ci-7"],"spki":"SPKI"},"tls_version":"TLSv1.3","cipher":"TLS_AES_128_GCM_SHA256","http_version":"HTTP/1.1","#,
+            r#""method":"GET","target":"/v2/team-a/app/blobs/sha256:00","route":"blob","repository":"team-a/app","reference":"sha256:00","action":"pull","#,
             r#""decision":"allow","rule":"teams-pull","status":200,"bytes_in":0,"bytes_out":4096,"duration_ms":1.5,"#,
             r#""upstream_ms":1.2,"upstream":"127.0.0.1:5000","outcome":"proxied","end_reason":null,"#,
             r#""request_id":null,"trace_id":null,"user_agent":"docker/29"}"#,
         );
-        assert_eq!(line(&samples::record()).trim_end(), expected.replace("FINGERPRINT", &"ab".repeat(32)));
+        let expected = expected.replace("FINGERPRINT", &"ab".repeat(32)).replace("SPKI", &"cd".repeat(32));
+        assert_eq!(line(&samples::record()).trim_end(), expected);
     }
 
     #[test]
