@@ -62,6 +62,7 @@ pub mod tls;
 mod admin;
 mod edge;
 mod files;
+mod inquiry;
 mod pki;
 mod proxy;
 mod server;

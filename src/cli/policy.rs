@@ -10,7 +10,9 @@ use crate::identity::LeafRules;
 use crate::policy::{self, Policy};
 
 mod certificate;
+mod diff;
 mod explain;
+mod log;
 mod test;
 
 /// What `portcullis policy` takes from the command line.
@@ -24,6 +26,8 @@ pub(super) struct Options {
 enum Command {
     /// Say how one request of one client comes out, and what each rule says to it
     Explain(Box<explain::Options>),
+    /// Say which requests of an access log would come out otherwise under another policy
+    Diff(diff::Options),
     /// Hold a policy against a file of cases
     Test(test::Options),
 }
@@ -32,21 +36,26 @@ pub(super) fn run(options: &Options) -> ExitCode {
     let done = match &options.command {
         Command::Explain(options) => explain::run(options),
         Command::Test(options) => test::run(options),
+        // Like diff(1), which scripts know: 1 is a difference, 2 is trouble.
+        Command::Diff(options) => {
+            return match diff::run(options) {
+                Ok(alike) => u8::from(!alike).into(),
+                Err(failure) => {
+                    failure.tell();
+                    exit::USAGE.into()
+                }
+            };
+        }
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => exit::REFUSED.into(),
-        Err(Failure::Files(findings)) => {
-            eprintln!("{findings}");
-            exit::CONFIGURATION.into()
-        }
-        Err(Failure::File { path, message }) => {
-            eprintln!("{}: {message}", path.display());
-            exit::CONFIGURATION.into()
-        }
-        Err(Failure::Usage(message)) => {
-            eprintln!("error: {message}\n\nFor more information, try '--help'.");
-            exit::USAGE.into()
+        Err(failure) => {
+            failure.tell();
+            match failure {
+                Failure::Usage(_) => exit::USAGE.into(),
+                Failure::Files(_) | Failure::File { .. } | Failure::Answerless(_) => exit::CONFIGURATION.into(),
+            }
         }
     }
 }
@@ -58,8 +67,22 @@ enum Failure {
     Files(Diagnostics),
     /// A file without lines can't be read.
     File { path: PathBuf, message: String },
+    /// The files don't hold what is asked about.
+    Answerless(String),
     /// The arguments make no sense.
     Usage(String),
+}
+
+impl Failure {
+    /// Says it on standard error.
+    fn tell(&self) {
+        match self {
+            Self::Files(findings) => eprintln!("{findings}"),
+            Self::File { path, message } => eprintln!("{}: {message}", path.display()),
+            Self::Answerless(message) => eprintln!("{message}"),
+            Self::Usage(message) => eprintln!("error: {message}\n\nFor more information, try '--help'."),
+        }
+    }
 }
 
 impl From<Diagnostics> for Failure {

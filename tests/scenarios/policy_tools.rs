@@ -14,16 +14,16 @@ use crate::support::pki;
 use crate::support::process::{self, Finished};
 use crate::support::upstream::Upstream;
 
-fn portcullis(arguments: &[&str]) -> Finished {
+pub fn portcullis(arguments: &[&str]) -> Finished {
     process::run(env!("CARGO_BIN_EXE_portcullis"), arguments, b"", Duration::from_secs(20))
 }
 
-fn shipped(name: &str) -> String {
+pub fn shipped(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name).to_string_lossy().into_owned()
 }
 
 /// A directory with these files.
-fn files(files: &[(&str, &str)]) -> (TempDir, impl Fn(&str) -> String + use<>) {
+pub fn files(files: &[(&str, &str)]) -> (TempDir, impl Fn(&str) -> String + use<>) {
     let directory = tempfile::tempdir().expect("a directory");
     for (name, content) in files {
         fs::write(directory.path().join(name), content).expect("written");

@@ -1,28 +1,27 @@
 //! `portcullis policy explain`
 
 use std::net::IpAddr;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use clap::builder::NonEmptyStringValueParser as Text;
 
 use super::certificate::{self, Problem};
-use super::{Failure, leaf_rules, load_policy, now};
+use super::{Failure, leaf_rules, load_policy, log, now};
 use crate::cli::emit;
 use crate::config::policy::cases::{ClientFile, Texts};
 use crate::config::{self, Fault};
 use crate::identity::{CertificateFault, LeafRules, PeerIdentity};
-use crate::oci::RouteError;
-use crate::policy::suite::{NO_ADDRESS, Request, facts};
-use crate::policy::{self, Decision, Explanation};
-
-mod json;
-mod text;
+use crate::inquiry::{self, Answer};
+use crate::policy;
+use crate::policy::suite::{NO_ADDRESS, Request};
+use crate::telemetry::Past;
 
 /// What `portcullis policy explain` takes from the command line.
 #[derive(Debug, Clone, clap::Args)]
 #[command(after_long_help = HELP)]
 #[command(group = clap::ArgGroup::new("names").required(true).multiple(true)
-    .args(["certificate", "uri", "subject", "dns", "email", "ip"]))]
+    .args(["certificate", "uri", "subject", "dns", "email", "ip", "decision"]))]
 pub(super) struct Options {
     /// The configuration that names the policy
     #[arg(short, long, default_value = "/etc/portcullis/portcullis.yaml")]
@@ -61,13 +60,22 @@ pub(super) struct Options {
     /// The address that the client connects from
     #[arg(long, value_name = "ADDRESS")]
     client: Option<IpAddr>,
+    /// A decision of the past: the id that refusals and access records name
+    #[arg(long, value_name = "ID", requires = "log", value_parser = Text::new(), conflicts_with_all = ["certificate",
+        "uri", "subject", "issuer", "dns", "email", "ip", "fingerprint", "spki", "client", "method"])]
+    decision: Option<String>,
+    /// An access log that holds the decision's record, `-` for standard input; may be given several times
+    #[arg(long, value_name = "FILE", requires = "decision", conflicts_with = "method")]
+    log: Vec<PathBuf>,
     /// Print JSON, for programs
     #[arg(long)]
     json: bool,
     /// The request's method
-    method: String,
+    #[arg(required_unless_present = "decision")]
+    method: Option<String>,
     /// The request's URL or path; scheme and host are left out
-    url: String,
+    #[arg(required_unless_present = "decision")]
+    url: Option<String>,
 }
 
 const HELP: &str = "\
@@ -82,41 +90,17 @@ Examples:
       GET https://registry.example.com/v2/team-b/app/manifests/v1
   A client with several names
     portcullis policy explain --subject CN=ci-7 --subject OU=build --dns ci-7.ci.example.com GET /v2/_catalog
+  Why was that refused, and would it be today?
+    portcullis policy explain --decision 01HF7YAT3V0000000000000007 --log /var/log/portcullis/access.log
 
 Exit codes:
   0  the request is allowed
-  1  a file is at fault
+  1  a file is at fault, or the logs have no such decision
   2  the command line is at fault
-  4  the request is refused";
-
-/// A question and its answer.
-struct Answer<'p> {
-    /// None if the certificate is refused.
-    identity: Option<PeerIdentity>,
-    address: IpAddr,
-    request: Request,
-    reached: Reached<'p>,
-}
-
-/// How far the request comes.
-enum Reached<'p> {
-    /// The certificate is refused in the handshake.
-    Handshake(CertificateFault),
-    /// It is no request of the registry's API.
-    Routing(RouteError),
-    /// The policy is asked.
-    Policy(Box<Explanation<'p>>),
-}
-
-impl Answer<'_> {
-    fn is_allowed(&self) -> bool {
-        matches!(&self.reached, Reached::Policy(explanation) if matches!(explanation.decision, Decision::Permit(_)))
-    }
-}
+  4  the request is refused; of a past one: would be today";
 
 /// Whether the request is allowed.
 pub(super) fn run(options: &Options) -> Result<bool, Failure> {
-    let request = Request::new(&options.method, &options.url).map_err(Failure::Usage)?;
     let (file, rules) = match &options.policy {
         Some(policy) => (policy.clone(), LeafRules::default()),
         None => {
@@ -124,23 +108,57 @@ pub(super) fn run(options: &Options) -> Result<bool, Failure> {
             (settings.policy.clone(), leaf_rules(&settings))
         }
     };
+    if let Some(decision) = &options.decision {
+        let past = find(decision, &options.log)?;
+        let policy = load_policy(&file)?.value;
+        let answer = Answer::replay(&policy, &past).map_err(|why| Failure::Answerless(why.to_string()))?;
+        return Ok(print(options, &answer));
+    }
+    let (client, request) = options.question(&rules)?;
     let policy = load_policy(&file)?.value;
     let address = options.client.unwrap_or(NO_ADDRESS);
-    let answer = match options.identity(&rules)? {
-        Err(fault) => Answer { identity: None, address, request, reached: Reached::Handshake(fault) },
-        Ok(identity) => {
-            let reached = match request.route() {
-                Err(error) => Reached::Routing(error),
-                Ok(route) => Reached::Policy(Box::new(policy.explain(route, &facts(&identity, address, now())))),
-            };
-            Answer { identity: Some(identity), address, request, reached }
+    Ok(print(options, &Answer::ask(&policy, client, request, address, now())))
+}
+
+fn print(options: &Options, answer: &Answer<'_>) -> bool {
+    emit(&if options.json { inquiry::json(answer) } else { inquiry::text(answer) });
+    answer.is_allowed()
+}
+
+/// The record of a decision.
+fn find(decision: &str, logs: &[PathBuf]) -> Result<Past, Failure> {
+    let decision = decision.trim().to_ascii_uppercase();
+    let mut found = None;
+    let mut lines = 0_u64;
+    log::each_line(logs, |line| {
+        lines += 1;
+        // Most lines are others: only what may be the one is read as a record.
+        let candidate = line.text.filter(|text| text.contains(&decision)).map(Past::read);
+        if let Some(Ok(past)) = candidate
+            && past.decision_id == decision
+        {
+            found = Some(past);
+            return ControlFlow::Break(());
         }
-    };
-    emit(&if options.json { json::render(&answer) } else { text::render(&answer) });
-    Ok(answer.is_allowed())
+        ControlFlow::Continue(())
+    })?;
+    found.ok_or_else(|| {
+        Failure::Answerless(format!(
+            "no record of decision {decision} in {lines} lines; is it in an older log (--log can be given several times)?"
+        ))
+    })
 }
 
 impl Options {
+    /// Who asks for what.
+    fn question(&self, rules: &LeafRules) -> Result<(Result<PeerIdentity, CertificateFault>, Request), Failure> {
+        let (Some(method), Some(url)) = (&self.method, &self.url) else {
+            return Err(Failure::Usage("name the request: its method and its URL".to_owned()));
+        };
+        let request = Request::new(method, url).map_err(Failure::Usage)?;
+        Ok((self.identity(rules)?, request))
+    }
+
     /// The client, or why the gateway refuses its certificate.
     fn identity(&self, rules: &LeafRules) -> Result<Result<PeerIdentity, CertificateFault>, Failure> {
         if let Some(path) = &self.certificate {

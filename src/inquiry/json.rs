@@ -2,22 +2,25 @@
 
 use serde_json::{Value, json};
 
-use super::{Answer, Reached};
+use super::{Answer, Reached, Recorded};
 use crate::config::policy::Effect;
 use crate::identity::PeerIdentity;
-use crate::policy::{Decision, Explanation, RuleTrace, Step};
+use crate::policy::{Decision, Explanation, Judged, RuleTrace, Step};
 
-pub(super) fn render(answer: &Answer<'_>) -> String {
+/// The answer as an object.
+#[must_use]
+pub fn render(answer: &Answer<'_>) -> String {
     let (decision, rule, message) = match &answer.reached {
         Reached::Handshake(fault) => ("handshake", fault.as_str().to_owned(), fault.to_string()),
         Reached::Routing(error) => ("invalid", error.code.as_str().to_owned(), error.message.to_string()),
+        Reached::Unasked => ("unasked", String::new(), String::new()),
         Reached::Policy(explanation) => decided(&explanation.decision),
     };
     let (steps, dropped) = match &answer.reached {
         Reached::Policy(explanation) => traces(explanation),
         _ => (json!([]), json!([])),
     };
-    let value = json!({
+    let mut value = json!({
         "allowed": answer.is_allowed(),
         "client": answer.identity.as_ref().map(PeerIdentity::label),
         "method": answer.request.method,
@@ -28,7 +31,24 @@ pub(super) fn render(answer: &Answer<'_>) -> String {
         "steps": steps,
         "dropped_mount": dropped,
     });
+    if let (Some(recorded), Some(object)) = (&answer.recorded, value.as_object_mut()) {
+        object.insert("differs".to_owned(), recorded.differs.into());
+        object.insert("certain".to_owned(), (!recorded.cut).into());
+        object.insert("recorded".to_owned(), told(recorded));
+    }
     format!("{value:#}\n")
+}
+
+fn told(recorded: &Recorded) -> Value {
+    json!({
+        "decision_id": recorded.decision_id,
+        "time": recorded.time,
+        "generation": recorded.generation,
+        "decision": recorded.judged.map(Judged::as_str),
+        "rule": recorded.rule,
+        "outcome": recorded.outcome,
+        "status": recorded.status,
+    })
 }
 
 fn decided(decision: &Decision) -> (&'static str, String, String) {

@@ -2,14 +2,16 @@
 
 use std::fmt::{self, Write as _};
 
-use super::{Answer, Reached};
+use super::{Answer, Reached, Recorded};
 use crate::config::policy::Effect;
 use crate::identity::PeerIdentity;
 use crate::oci::Action;
 use crate::policy::suite::NO_ADDRESS;
-use crate::policy::{Decision, Explanation, RuleTrace, Step};
+use crate::policy::{Decision, Explanation, Judged, RuleTrace, Step};
 
-pub(super) fn render(answer: &Answer<'_>) -> String {
+/// The answer as a page.
+#[must_use]
+pub fn render(answer: &Answer<'_>) -> String {
     let mut page = String::new();
     // Writing to a String can't fail.
     _ = write(&mut page, answer);
@@ -24,7 +26,11 @@ fn write(page: &mut String, answer: &Answer<'_>) -> fmt::Result {
         writeln!(page, "from      {}", answer.address)?;
     }
     writeln!(page, "request   {} {}", answer.request.method, answer.request.target)?;
+    if let Some(recorded) = &answer.recorded {
+        past(page, recorded)?;
+    }
     match &answer.reached {
+        Reached::Unasked => writeln!(page, "decision  none: the policy was not asked"),
         Reached::Handshake(fault) => writeln!(page, "decision  refused in the TLS handshake: {fault}"),
         Reached::Routing(error) => writeln!(
             page,
@@ -35,6 +41,25 @@ fn write(page: &mut String, answer: &Answer<'_>) -> fmt::Result {
         ),
         Reached::Policy(explanation) => decision(page, explanation),
     }
+}
+
+fn past(page: &mut String, recorded: &Recorded) -> fmt::Result {
+    let Recorded { decision_id, time, generation, outcome, rule, .. } = recorded;
+    let status = recorded.status.map(|status| format!(", status {status}")).unwrap_or_default();
+    writeln!(page, "record    {decision_id}, {time}, generation {generation}, outcome {outcome}{status}")?;
+    let Some(judged) = recorded.judged else { return Ok(()) };
+    let word = match judged {
+        Judged::Allow => "allowed",
+        Judged::AllowWithoutMount => "allowed without its mount",
+        Judged::Deny => "refused",
+        Judged::Unknown => "open",
+    };
+    let today = if recorded.differs { "today it comes out otherwise" } else { "today it comes out alike" };
+    writeln!(page, "then      {word} by {rule}; {today}")?;
+    if recorded.cut {
+        writeln!(page, "caution   the record was cut: names of the client are missing in it, so this is not certain")?;
+    }
+    Ok(())
 }
 
 fn client(page: &mut String, identity: &PeerIdentity) -> fmt::Result {
