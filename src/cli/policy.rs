@@ -12,6 +12,7 @@ use crate::policy::{self, Policy};
 mod certificate;
 mod diff;
 mod explain;
+mod lint;
 mod log;
 mod test;
 
@@ -26,6 +27,8 @@ pub(super) struct Options {
 enum Command {
     /// Say how one request of one client comes out, and what each rule says to it
     Explain(Box<explain::Options>),
+    /// Say what is doubtful about a policy that can be used
+    Lint(lint::Options),
     /// Say which requests of an access log would come out otherwise under another policy
     Diff(diff::Options),
     /// Hold a policy against a file of cases
@@ -35,6 +38,7 @@ enum Command {
 pub(super) fn run(options: &Options) -> ExitCode {
     let done = match &options.command {
         Command::Explain(options) => explain::run(options),
+        Command::Lint(options) => lint::run(options),
         Command::Test(options) => test::run(options),
         // Like diff(1), which scripts know: 1 is a difference, 2 is trouble.
         Command::Diff(options) => {

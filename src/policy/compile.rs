@@ -14,7 +14,7 @@ use super::suggest::did_you_mean;
 use super::template::RepositoryPattern;
 
 /// The subject that means every verified client.
-const ANY: &str = "any";
+pub(super) const ANY: &str = "any";
 /// Longest name of a rule or group, in bytes: names stand in every access record and refusal.
 const MAX_NAME: usize = 128;
 /// Longest tag, in bytes.
@@ -154,7 +154,7 @@ fn compile_tags(rule: &RuleFile, path: &str, faults: &mut Vec<Fault>) -> Box<[Wi
     tags.iter().map(|tag| Wildcard::new(tag)).collect()
 }
 
-fn action(name: ActionName) -> Action {
+pub(super) fn action(name: ActionName) -> Action {
     match name {
         ActionName::Pull => Action::Pull,
         ActionName::Push => Action::Push,

@@ -25,6 +25,7 @@ pub struct TrustBundle {
     fingerprints: Vec<[u8; 32]>,
     issuers: Vec<Issuer>,
     infos: Vec<CertificateInfo>,
+    anchors: Vec<String>,
     hash: [u8; 32],
 }
 
@@ -54,6 +55,7 @@ impl TrustBundle {
             fingerprints: Vec::new(),
             issuers: Vec::new(),
             infos: Vec::new(),
+            anchors: Vec::new(),
             hash: [0; 32],
             certificates,
         };
@@ -92,6 +94,9 @@ impl TrustBundle {
                 Err(e) => faults.push(format!("certificate {}: {e}", index + 1)),
             }
             self.infos.push(CertificateInfo::of(certificate));
+            if own_issuer {
+                self.anchors.push(subject);
+            }
         }
         for (place, subject, issuer) in &names {
             if subject != issuer && !names.iter().any(|(_, other, _)| other == issuer) {
@@ -119,6 +124,12 @@ impl TrustBundle {
     #[must_use]
     pub fn infos(&self) -> &[CertificateInfo] {
         &self.infos
+    }
+
+    /// The subjects of the anchors, each in one printable line, in the order of the file.
+    #[must_use]
+    pub fn anchors(&self) -> &[String] {
+        &self.anchors
     }
 
     /// A hash over the set of certificates: equal bundles in any order have equal hashes.
