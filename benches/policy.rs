@@ -81,6 +81,14 @@ fn decide(criterion: &mut Criterion) {
                 bencher.iter(|| policy.decide(black_box(&facts)));
             });
         }
+        // What a shadow policy adds to a request: its decision, reduced to what is recorded.
+        let facts = Facts { standing: Some(&standing), ..suite::facts(&identity, address, 1_790_000_000) };
+        for (name, route) in [("allowed", routes.first()), ("refused", routes.last())] {
+            let route = route.expect("there are routes");
+            criterion.bench_function(&format!("shadow/{rules} rules/{name}"), |bencher| {
+                bencher.iter(|| policy.judge_route(black_box(route), black_box(&facts)));
+            });
+        }
         criterion.bench_function(&format!("standing/{rules} rules"), |bencher| {
             bencher.iter(|| policy.standing(black_box(&identity)));
         });

@@ -29,6 +29,8 @@ pub struct Settings {
     pub upstreams: Vec<Upstream>,
     /// The policy file.
     pub policy: PathBuf,
+    /// The policy that is evaluated beside it.
+    pub shadow_policy: Option<PathBuf>,
     /// Revocation lists and how they are judged.
     pub revocation: Revocation,
     /// How long before its end a client's certificate is spoken of; zero is never.
@@ -76,6 +78,7 @@ impl Settings {
     #[must_use]
     pub fn inputs(&self) -> Vec<&Path> {
         let mut paths: Vec<&Path> = vec![&self.file, &self.policy];
+        paths.extend(self.shadow_policy.as_deref());
         for listener in &self.listeners {
             paths.push(&listener.tls.client_ca);
             let pairs = listener.tls.certificates.iter().map(|own| &own.pair);

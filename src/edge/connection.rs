@@ -35,6 +35,8 @@ pub struct Connection {
     pub(crate) demands: [u8; 32],
     /// What the policy in force has to do with the identity; made at the first request that it decides over.
     standing: ArcSwapOption<Standing>,
+    /// The same with the shadow policy.
+    shadow_standing: ArcSwapOption<Standing>,
     /// Requests whose head was complete.
     requests: AtomicU64,
     head_complete: AtomicBool,
@@ -74,6 +76,7 @@ impl Connection {
             approved_until: AtomicI64::new(opened.approved_until),
             demands: opened.demands,
             standing: ArcSwapOption::empty(),
+            shadow_standing: ArcSwapOption::empty(),
             requests: AtomicU64::new(0),
             head_complete: AtomicBool::new(false),
             end: AtomicU8::new(0),
@@ -122,11 +125,20 @@ impl Connection {
 
     /// The identity's standing with `policy`, worked out once for each policy.
     pub(crate) fn standing(&self, policy: &Policy) -> Arc<Standing> {
-        if let Some(standing) = self.standing.load().as_ref().filter(|standing| policy.knows(standing)) {
+        self.kept_standing(&self.standing, policy)
+    }
+
+    /// The identity's standing with `policy`, the shadow of the one in force, worked out once, too.
+    pub(crate) fn shadow_standing(&self, policy: &Policy) -> Arc<Standing> {
+        self.kept_standing(&self.shadow_standing, policy)
+    }
+
+    fn kept_standing(&self, kept: &ArcSwapOption<Standing>, policy: &Policy) -> Arc<Standing> {
+        if let Some(standing) = kept.load().as_ref().filter(|standing| policy.knows(standing)) {
             return standing.clone();
         }
         let standing = Arc::new(policy.standing(&self.identity));
-        self.standing.store(Some(standing.clone()));
+        kept.store(Some(standing.clone()));
         standing
     }
 

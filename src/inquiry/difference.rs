@@ -106,7 +106,7 @@ impl<'p> Comparison<'p> {
             self.totals.unknown += 1;
         } else if old.judged != new.judged {
             self.totals.differing += 1;
-            let named = |judgement: &Judgement| (judgement.judged, judgement.rule.to_string());
+            let named = |judgement: &Judgement| (judgement.judged, judgement.rule().to_owned());
             let key = Key {
                 client: past.identity.clone(),
                 action: route.action().map_or("ping", Action::as_str),

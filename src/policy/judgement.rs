@@ -12,8 +12,8 @@ use super::rule::Policy;
 pub struct Judgement {
     /// How the request comes out.
     pub judged: Judged,
-    /// The rule that settled it, or what a decision without a rule is called. Empty if nothing is settled.
-    pub rule: Arc<str>,
+    /// The rule that settled it; none for the default deny, and where nothing is settled.
+    pub rule: Option<Arc<str>>,
 }
 
 /// How a request comes out.
@@ -50,14 +50,18 @@ impl Judgement {
             Decision::Permit(permit) => {
                 let whole = asked.has_mount() == forwarded.has_mount();
                 let judged = if whole { Judged::Allow } else { Judged::AllowWithoutMount };
-                Self { judged, rule: Arc::clone(permit.rule_name()) }
+                Self { judged, rule: Some(Arc::clone(permit.rule_name())) }
             }
-            Decision::Reject(rejection) => {
-                let rule = rejection.rule.clone().unwrap_or_else(|| DEFAULT_DENY.into());
-                Self { judged: Judged::Deny, rule }
-            }
-            Decision::Needs(_) => Self { judged: Judged::Unknown, rule: "".into() },
+            Decision::Reject(rejection) => Self { judged: Judged::Deny, rule: rejection.rule.clone() },
+            Decision::Needs(_) => Self { judged: Judged::Unknown, rule: None },
         }
+    }
+
+    /// The name of the rule that settled it, or `default deny`; empty where nothing is settled.
+    #[must_use]
+    pub fn rule(&self) -> &str {
+        let without = if self.judged == Judged::Unknown { "" } else { DEFAULT_DENY };
+        self.rule.as_deref().unwrap_or(without)
     }
 }
 

@@ -17,7 +17,7 @@ use crate::policy::Permit;
 use crate::snapshot::Snapshot;
 use crate::telemetry::audit::Slot;
 use crate::telemetry::{
-    AccessRecord, AuditLog, DecisionId, HttpVersion, Outcome, Telemetry, Text, UpstreamFault, Verdict,
+    AccessRecord, AuditLog, DecisionId, HttpVersion, Outcome, ShadowRecord, Telemetry, Text, UpstreamFault, Verdict,
 };
 use crate::upstream::{Admission, Upstream};
 
@@ -110,6 +110,7 @@ impl Exchange {
             action: None,
             decision: None,
             rule: None,
+            shadow: None,
             status: None,
             bytes_in: 0,
             bytes_out: 0,
@@ -180,6 +181,10 @@ impl Exchange {
         self.record.decision = Some(Verdict::Deny);
         self.record.rule = rule;
         self.permit = None;
+    }
+
+    pub(super) fn note_shadow(&mut self, shadow: ShadowRecord) {
+        self.record.shadow = Some(shadow);
     }
 
     pub(super) fn is_permitted(&self) -> bool {

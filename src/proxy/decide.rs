@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::context::Exchange;
 use super::refusal::Refusal;
 use super::strict::Head;
-use super::unix_seconds;
+use super::{shadow, unix_seconds};
 use crate::oci::{Access, Action, RepoName, Route};
 use crate::policy::{Decision, Facts, Standing, TlsFacts};
 use crate::telemetry::UpstreamFault;
@@ -38,7 +38,11 @@ pub(super) fn authorize(exchange: &mut Exchange, head: Head) -> Result<(), Refus
     let route = drop_foreign_mount(exchange, route, &host_name);
     exchange.note_asked(&route);
     let mounts = route.has_mount();
+    let asked = shadow::keep(exchange, &route);
     let (route, decision) = decide(exchange, route);
+    if let Some(asked) = asked {
+        shadow::compare(exchange, &asked, &route, &decision);
+    }
     if mounts {
         exchange.set_route(route);
     }
@@ -113,7 +117,7 @@ pub(super) fn may_pull(exchange: &Exchange, repository: &RepoName) -> bool {
     permitted && chosen.map(|chosen| chosen.name()) == upstream
 }
 
-fn facts<'a>(exchange: &'a Exchange, standing: &'a Standing, accesses: &'a [Access<'a>]) -> Facts<'a> {
+pub(super) fn facts<'a>(exchange: &'a Exchange, standing: &'a Standing, accesses: &'a [Access<'a>]) -> Facts<'a> {
     Facts {
         identity: &exchange.connection.identity,
         standing: Some(standing),

@@ -14,6 +14,7 @@ mod location;
 mod redirect;
 mod refusal;
 mod respond;
+mod shadow;
 mod strict;
 mod uploads;
 

@@ -126,7 +126,8 @@ impl Builder {
         let loaded = config::load(&self.file).and_then(|document| {
             self.inputs = document.value.inputs().into_iter().map(Path::to_path_buf).collect();
             let upstreams = self.last.as_ref().map_or(&[][..], |last| &last.upstreams);
-            Parts::load(document, &Before { upstreams, pinned: self.pinned.as_ref(), metrics: &self.metrics })
+            let shadow = self.last.as_ref().map(|last| &last.shadow);
+            Parts::load(document, &Before { upstreams, shadow, pinned: self.pinned.as_ref(), metrics: &self.metrics })
         });
         let (parts, mut findings) = match loaded {
             Ok(loaded) => loaded,
@@ -187,6 +188,7 @@ impl Builder {
             listeners,
             revocation,
             policy: parts.policy.clone(),
+            shadow: parts.shadow.policy(),
             upstreams: upstream::Table::new(parts.upstreams.clone()),
             uploads,
             published: published(generation, parts, &sources),
@@ -290,5 +292,6 @@ fn published(generation: u64, parts: &Parts, sources: &[SourceStatus]) -> Publis
         certificates,
         crls: sources.iter().map(SourceStatus::metrics).collect(),
         upstreams: parts.upstreams.iter().map(|upstream| upstream.name().to_owned()).collect(),
+        shadow_failed: parts.shadow.failed(),
     }
 }

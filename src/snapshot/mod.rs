@@ -8,6 +8,7 @@ mod fetch;
 mod keep;
 mod lists;
 mod parts;
+mod shadow;
 mod shelf;
 mod status;
 mod store;
@@ -49,6 +50,8 @@ pub struct Snapshot {
     pub revocation: revocation::Index,
     /// Who may do what.
     pub policy: Arc<Policy>,
+    /// What is evaluated beside it and enforces nothing.
+    pub shadow: Option<Arc<Policy>>,
     /// The registries.
     pub upstreams: upstream::Table,
     /// What ties upload sessions to their clients; none if that is switched off.

@@ -10,6 +10,8 @@ use crate::telemetry::Metrics;
 use crate::tls::{CertificateInfo, MaterialError, ServerCertificate, TrustBundle, UpstreamMaterial};
 use crate::upstream::{self, Upstream};
 
+use super::shadow::Shadow;
+
 /// A certificate that expires within this time is worth a warning, in seconds.
 const SOON: i64 = 14 * 24 * 3600;
 
@@ -19,6 +21,7 @@ pub(super) struct Parts {
     /// Positions in the configuration of the listeners, in the order of their sockets.
     pub(super) order: Vec<usize>,
     pub(super) policy: Arc<Policy>,
+    pub(super) shadow: Shadow,
     pub(super) material: Vec<Material>,
     pub(super) upstreams: Vec<Arc<Upstream>>,
 }
@@ -26,6 +29,8 @@ pub(super) struct Parts {
 /// What new parts are loaded beside.
 pub(super) struct Before<'a> {
     pub(super) upstreams: &'a [Arc<Upstream>],
+    /// None before there was any.
+    pub(super) shadow: Option<&'a Shadow>,
     pub(super) pinned: Option<&'a Pinned>,
     pub(super) metrics: &'a Metrics,
 }
@@ -36,12 +41,13 @@ impl Parts {
         let mut report = Report { document: &document, findings: document.warnings.clone() };
         let order = before.listener_order(&mut report);
         let policy = load_policy(&document.value.policy, &mut report);
+        let shadow = Shadow::load(document.value.shadow_policy.as_deref(), before.shadow, &mut report);
         let material = load_listeners(&document.value, &mut report);
         let upstreams = before.load_upstreams(&document.value, &mut report);
         let findings = report.into_diagnostics();
         match (order, policy, material, upstreams) {
             (Some(order), Some(policy), Some(material), Some(upstreams)) => {
-                Ok((Parts { order, policy: Arc::new(policy), material, upstreams, document }, findings))
+                Ok((Parts { order, policy: Arc::new(policy), shadow, material, upstreams, document }, findings))
             }
             _ => Err(findings),
         }
@@ -191,7 +197,7 @@ impl Report<'_> {
     }
 }
 
-fn load_policy(path: &Path, report: &mut Report<'_>) -> Option<Policy> {
+pub(super) fn load_policy(path: &Path, report: &mut Report<'_>) -> Option<Policy> {
     match read_yaml_with(path, |file: config::policy::PolicyFile| policy::compile(&file)) {
         Ok(document) => {
             report.findings.extend(document.warnings);

@@ -179,6 +179,7 @@ impl From<Option<u16>> for StatusClass {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::shadow::ShadowResult;
     use crate::telemetry::{
         CertificateKind, DigestCheck, EndReason, HandshakeResult, HttpVersion, Outcome, RedirectResult, ReloadResult,
         UpgradeResult, UpstreamFault,
@@ -204,6 +205,7 @@ mod tests {
         assert_closed::<EndReason>();
         assert_closed::<UpstreamFault>();
         assert_closed::<ReloadResult>();
+        assert_closed::<ShadowResult>();
         assert_closed::<UpgradeResult>();
         assert_closed::<CertificateKind>();
         assert_closed::<DigestCheck>();

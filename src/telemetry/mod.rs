@@ -17,6 +17,7 @@ mod outcome;
 mod past;
 mod queue;
 mod record;
+mod shadow;
 
 use std::sync::Arc;
 
@@ -31,6 +32,7 @@ pub use outcome::{
 };
 pub use past::{Past, Unreadable};
 pub use record::{AccessRecord, ClientRecord, ConnectionRecord, DecisionId, Text, Verdict};
+pub use shadow::ShadowRecord;
 
 /// Where everything that is worth telling goes. Cheap to clone.
 #[derive(Clone, Debug)]

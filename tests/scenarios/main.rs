@@ -55,6 +55,7 @@ mod revocation_scopes;
 mod revocation_urls;
 mod routing;
 mod service;
+mod shadow;
 mod streaming;
 mod telemetry;
 mod tls_faults;

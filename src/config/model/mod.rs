@@ -43,6 +43,13 @@ pub struct Config {
     #[schemars(example = &"policy.yaml")]
     pub policy: PathBuf,
 
+    /// A policy that is evaluated beside the one in force and enforces nothing. How it would have decided stands in the
+    /// access records, and differences are counted: a changed policy shows what it would do before it is taken into use. A
+    /// mistake in it is reported and holds up nothing else; the last good one is evaluated on.
+    #[serde(default)]
+    #[schemars(example = &"policy-next.yaml")]
+    pub shadow_policy: Option<PathBuf>,
+
     /// Certificate revocation lists.
     #[serde(default)]
     pub revocation: Revocation,

@@ -66,6 +66,7 @@ impl Resolver<'_> {
             listeners: self.listeners(&config.listeners, &config.upstreams),
             upstreams,
             policy: self.path("policy", &config.policy),
+            shadow_policy: self.optional_path("shadow_policy", config.shadow_policy.as_deref()),
             revocation: self.revocation(config),
             client_expiry_warning: self.time(
                 "clients.expiry_warning",

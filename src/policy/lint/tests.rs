@@ -171,7 +171,7 @@ fn what_is_reported_is_so() {
         for client in &clients {
             all.extend(routes.iter().map(|route| {
                 let judgement = policy.judge_route(route, &facts(client, NO_ADDRESS, 0));
-                (judgement.judged, judgement.rule.to_string())
+                (judgement.judged, judgement.rule().to_owned())
             }));
         }
         all

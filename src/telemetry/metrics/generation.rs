@@ -20,6 +20,8 @@ pub struct Published {
     pub crls: Vec<CrlState>,
     /// The names of the upstreams.
     pub upstreams: Vec<String>,
+    /// Whether the file of the shadow policy could not be used.
+    pub shadow_failed: bool,
 }
 
 /// When a certificate expires.
@@ -40,6 +42,7 @@ pub(super) struct GenerationFamilies {
     reload_failed: IntGauge,
     last_reload: IntGauge,
     certificate_expiry: IntGaugeVec,
+    shadow_failed: IntGauge,
     pub(super) crls: CrlFamilies,
 }
 
@@ -62,6 +65,10 @@ impl GenerationFamilies {
                 "When a certificate from the configuration expires, in seconds since the epoch.",
                 &["kind", "name"],
             )?,
+            shadow_failed: families.gauge(
+                "shadow_policy_failed",
+                "Whether the shadow policy's file is at fault (1), so that an older one is evaluated, or none.",
+            )?,
             crls: CrlFamilies::new(families)?,
         })
     }
@@ -78,6 +85,7 @@ impl GenerationFamilies {
 
     pub(super) fn publish(&self, published: &Published) {
         self.generation.set(i64::try_from(published.generation).unwrap_or(i64::MAX));
+        self.shadow_failed.set(i64::from(published.shadow_failed));
         self.certificate_expiry.reset();
         let mut certificates: Vec<_> = published.certificates.iter().collect();
         // Of certificates with the same name the last one set stays: the earliest to expire.

@@ -7,6 +7,7 @@ use super::family::{Families, Grid, Table};
 use crate::telemetry::label::{MethodLabel, RouteLabel, StatusClass};
 use crate::telemetry::outcome::Outcome;
 use crate::telemetry::record::AccessRecord;
+use crate::telemetry::shadow::ShadowResult;
 
 /// From a manifest to a layer of a machine-learning image: 1 KiB to 16 GiB.
 const BYTES: &[f64] = &[
@@ -31,6 +32,7 @@ pub(super) struct RequestFamilies {
     response_sizes: Table<RouteLabel, Histogram>,
     request_bytes: IntCounter,
     response_bytes: IntCounter,
+    shadow: Table<ShadowResult, IntCounter>,
 }
 
 impl RequestFamilies {
@@ -39,7 +41,13 @@ impl RequestFamilies {
             let family = families.histograms(name, help, &["route"], buckets)?;
             prometheus::Result::Ok(Table::new(|route: RouteLabel| family.with_label_values(&[route.as_str()])))
         };
+        let shadow = families.counters(
+            "shadow_decisions_total",
+            "Requests that the shadow policy was asked about, by how its decision stands to the one in force.",
+            &["result"],
+        )?;
         Ok(Self {
+            shadow: Table::new(|result: ShadowResult| shadow.with_label_values(&[result.as_str()])),
             requests: Grid::new(families.counters(
                 "requests_total",
                 "Requests by kind of route, method, class of the status sent, and how they ended.",
@@ -59,6 +67,9 @@ impl RequestFamilies {
         let route = RouteLabel::from(record.route);
         let method = MethodLabel::from(record.method.as_str());
         self.requests.get(route, method, StatusClass::from(record.status), record.outcome).inc();
+        if let Some(shadow) = &record.shadow {
+            self.shadow.get(shadow.result).inc();
+        }
         self.seconds.get(route).observe(record.duration.as_secs_f64());
         self.request_sizes.get(route).observe(approximate(record.bytes_in));
         self.response_sizes.get(route).observe(approximate(record.bytes_out));

@@ -119,13 +119,13 @@ fn what_a_generation_no_longer_names_is_no_longer_told() {
         generation: 1,
         certificates: vec![certificate("old", 1)],
         crls: vec![crl("old.crl", Some(5))],
-        upstreams: vec![],
+        ..Published::default()
     });
     metrics.publish(&Published {
         generation: 2,
         certificates: vec![certificate("main", 30), certificate("main", 10), certificate("main", 20)],
         crls: vec![crl("new.crl", None)],
-        upstreams: vec![],
+        ..Published::default()
     });
     let text = metrics.render().expect("renders");
     assert!(!text.contains("\"old"), "{text}");
