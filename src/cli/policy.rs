@@ -12,6 +12,7 @@ use crate::policy::{self, Policy};
 mod certificate;
 mod diff;
 mod explain;
+mod import;
 mod lint;
 mod log;
 mod test;
@@ -29,6 +30,8 @@ enum Command {
     Explain(Box<explain::Options>),
     /// Say what is doubtful about a policy that can be used
     Lint(lint::Options),
+    /// Make a policy of another program's access list
+    Import(import::Options),
     /// Say which requests of an access log would come out otherwise under another policy
     Diff(diff::Options),
     /// Hold a policy against a file of cases
@@ -39,6 +42,7 @@ pub(super) fn run(options: &Options) -> ExitCode {
     let done = match &options.command {
         Command::Explain(options) => explain::run(options),
         Command::Lint(options) => lint::run(options),
+        Command::Import(options) => import::run(options),
         Command::Test(options) => test::run(options),
         // Like diff(1), which scripts know: 1 is a difference, 2 is trouble.
         Command::Diff(options) => {

@@ -14,6 +14,7 @@ mod decide;
 mod describe;
 mod explain;
 mod glob;
+pub mod import;
 mod index;
 mod judgement;
 mod lint;

@@ -36,6 +36,7 @@ mod log;
 mod pki;
 mod pkits;
 mod policy;
+mod policy_import;
 mod policy_lint;
 mod policy_replay;
 mod policy_tools;
