@@ -29,8 +29,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Request {
     pub(super) method: String,
-    /// The path without the query, of which only `format=json` has a meaning.
+    /// The path without the query.
     pub(super) path: String,
+    /// The query; empty if there is none.
+    pub(super) query: String,
     /// Whether JSON is asked for, by the query or by `Accept`.
     pub(super) wants_json: bool,
     /// The value of the only `Host` field.
@@ -187,6 +189,7 @@ fn parse(bytes: &[u8]) -> Option<Head> {
     Some(Head::Complete(Request {
         method: method.to_owned(),
         path: path.to_owned(),
+        query: query.to_owned(),
         wants_json: query.split('&').any(|pair| pair == "format=json")
             || named("accept").any(|field| field.value.starts_with(b"application/json")),
         host,

@@ -28,6 +28,7 @@ use tokio::{runtime, time};
 use self::listen::Socket;
 use self::routes::{Reach, Site};
 use crate::config::AdminAddress;
+use crate::inquiry::Unanswered;
 use crate::telemetry::Metrics;
 
 /// Connections served at a time by each listener. More wait to be accepted; deadlines make room for them.
@@ -55,6 +56,8 @@ pub struct Control {
     pub config: Arc<dyn Fn() -> String + Send + Sync>,
     /// How the sources of revocation lists stand, and which client certificates run out soon. Must not block.
     pub revocation: Arc<dyn Fn(Format) -> String + Send + Sync>,
+    /// Answers a question to the policy in force, given as the query of a URL. The work belongs on another thread, too.
+    pub explain: Arc<dyn Fn(String, Format) -> Explaining + Send + Sync>,
     /// Loads everything anew; resolves to what is in force now, or to the diagnostics. The work belongs on another
     /// thread, for while it is polled nothing else is answered.
     pub reload: Arc<dyn Fn() -> Pending + Send + Sync>,
@@ -73,6 +76,9 @@ pub enum Format {
 
 /// An order under way.
 pub type Pending = Pin<Box<dyn Future<Output = Result<String, String>> + Send>>;
+
+/// An answer under way.
+pub type Explaining = Pin<Box<dyn Future<Output = Result<String, Unanswered>> + Send>>;
 
 /// Sockets that listen already.
 #[derive(Debug, Default)]

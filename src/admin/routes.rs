@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use super::http::{Request, Response, Status};
 use super::{Control, Format, Health};
 use crate::config::AdminAddress;
+use crate::inquiry::Unanswered;
 
 /// The content type of Prometheus' text format.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -82,11 +83,25 @@ impl Control {
                 true => Response { status: Status::Ok, content_type: JSON, body: (self.revocation)(Format::Json) },
                 false => Response::text(Status::Ok, (self.revocation)(Format::Text)),
             }),
+            "/explain" if !matches!(request.method.as_str(), "GET" | "HEAD") => not_allowed("GET, HEAD"),
+            "/explain" => {
+                let format = if request.wants_json { Format::Json } else { Format::Text };
+                explained((self.explain)(request.query.clone(), format).await, format)
+            }
             "/-/reload" | "/-/upgrade" if request.method != "POST" => not_allowed("POST"),
             "/-/reload" => carried_out((self.reload)().await),
             "/-/upgrade" => carried_out((self.upgrade)().await),
             _ => not_found(),
         }
+    }
+}
+
+fn explained(answer: Result<String, Unanswered>, format: Format) -> Response {
+    match (answer, format) {
+        (Ok(body), Format::Json) => Response { status: Status::Ok, content_type: JSON, body },
+        (Ok(body), Format::Text) => Response::text(Status::Ok, body),
+        (Err(why @ Unanswered::Senseless(_)), _) => Response::text(Status::BadRequest, why.to_string()),
+        (Err(why @ Unanswered::NotKnown(_)), _) => Response::text(Status::NotFound, why.to_string()),
     }
 }
 

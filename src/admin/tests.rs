@@ -42,6 +42,14 @@ impl Fixture {
         let control = Control {
             config: Arc::new(|| "listeners: []".to_owned()),
             revocation: Arc::new(|format| format!("{format:?}")),
+            explain: Arc::new(|query, format| {
+                let answer = match query.as_str() {
+                    "" => Err(Unanswered::Senseless("ask something".to_owned())),
+                    "decision=x" => Err(Unanswered::NotKnown("who knows".to_owned())),
+                    query => Ok(format!("{query} {format:?}")),
+                };
+                Box::pin(async move { answer })
+            }),
             reload: {
                 let (reload, reloads) = (Arc::clone(&reload), Arc::clone(&reloads));
                 Arc::new(move || {
@@ -318,4 +326,19 @@ fn nothing_is_accepted_before_the_listeners_are_opened() {
     drop(admin);
     // Nor does one that is never opened last.
     drop(start(Some((loopback, health())), None, Adopted::default(), watch::channel(false).1).expect("starts"));
+}
+
+#[test]
+fn questions_are_answered_in_the_form_that_is_asked_for() {
+    let fixture = Fixture::start();
+    let get = |target: &str| ask(fixture.control(), &request("GET", target));
+    let answer = get("/explain?method=GET&format=json");
+    assert_eq!((status(&answer), body(&answer)), ("200", "method=GET&format=json Json"));
+    assert!(answer.contains("Content-Type: application/json\r\n"), "{answer}");
+    assert_eq!(body(&get("/explain?method=GET")), "method=GET Text\n");
+    assert_eq!(status(&get("/explain")), "400");
+    assert_eq!(status(&get("/explain?decision=x")), "404");
+    let posted = ask(fixture.control(), &request("POST", "/explain"));
+    assert_eq!(status(&posted), "405");
+    assert_eq!(status(&ask(fixture.health(), &request("GET", "/explain"))), "404");
 }

@@ -6,6 +6,7 @@
 
 mod difference;
 mod json;
+mod question;
 mod text;
 
 use std::net::IpAddr;
@@ -18,6 +19,7 @@ use crate::telemetry::{Past, Unreadable};
 
 pub use difference::Comparison;
 pub use json::render as json;
+pub use question::{Question, Unanswered};
 pub use text::render as text;
 
 /// A question and its answer.

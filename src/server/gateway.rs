@@ -381,7 +381,7 @@ fn open_telemetry(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Telemet
         Some(log) => AuditLog::start(log, metrics).map_err(|e| format!("audit_log.path: cannot be written: {e}"))?,
         None => AuditLog::disabled(),
     };
-    Ok(Telemetry { metrics: metrics.clone(), access, audit, expiring: Arc::default() })
+    Ok(Telemetry { metrics: metrics.clone(), access, audit, expiring: Arc::default(), recent: Arc::default() })
 }
 
 /// Connections to an address that nobody serves would hang.

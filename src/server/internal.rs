@@ -7,10 +7,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::control::{Answer, Reload};
 use super::revocation;
-use crate::admin::{self, Admin, Adopted, Control, Health, Pending};
+use crate::admin::{self, Admin, Adopted, Control, Explaining, Format, Health, Pending};
 use crate::config::Settings;
-use crate::snapshot::Reader;
-use crate::telemetry::Telemetry;
+use crate::inquiry::{self, Question, Unanswered};
+use crate::snapshot::{Reader, Snapshot, unix_now};
+use crate::telemetry::{Recent, Telemetry};
 
 const STOPPING: &str = "the gateway is stopping";
 
@@ -74,13 +75,29 @@ impl Doors<'_> {
         };
         let (reader, expiring) = (self.reader.clone(), self.telemetry.expiring.clone());
         let revocation = move |format| revocation::page(&reader.load(), &expiring, format);
+        let (reader, recent) = (self.reader.clone(), self.telemetry.recent.clone());
+        let explain = move |query: String, format| explain(reader.load(), recent.clone(), query, format);
         Control {
+            explain: Arc::new(explain),
             config: Arc::new(config),
             revocation: Arc::new(revocation),
             reload: Arc::new(reload),
             upgrade: Arc::new(upgrade),
         }
     }
+}
+
+/// Asks the policy in force, on a thread for what may take a moment.
+fn explain(snapshot: Arc<Snapshot>, recent: Arc<Recent>, query: String, format: Format) -> Explaining {
+    Box::pin(async move {
+        let work = tokio::task::spawn_blocking(move || {
+            let now = u64::try_from(unix_now()).unwrap_or_default();
+            let answer = Question::parse(&query)?.answer(&snapshot.policy, now, |id| recent.find(id))?;
+            Ok(if format == Format::Json { inquiry::json(&answer) } else { inquiry::text(&answer) })
+        });
+        let broken = |_| Err(Unanswered::NotKnown("this met a fault of the gateway itself; see the log".to_owned()));
+        work.await.unwrap_or_else(broken)
+    })
 }
 
 /// Gives an order, and waits for its outcome.

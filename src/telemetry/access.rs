@@ -22,7 +22,7 @@ pub struct AccessLog(Option<Arc<Handle>>);
 
 #[derive(Debug)]
 struct Handle {
-    queue: Queue<AccessRecord>,
+    queue: Queue<Arc<AccessRecord>>,
     target: LogTarget,
     /// A newly opened file the writer is to go on with.
     replacement: Arc<Mutex<Option<File>>>,
@@ -57,9 +57,9 @@ impl AccessLog {
     }
 
     /// Hands a record to the writer. Never blocks: if the queue is full, the record is dropped and counted.
-    pub fn write(&self, record: AccessRecord) {
+    pub fn write(&self, record: impl Into<Arc<AccessRecord>>) {
         if let Some(handle) = &self.0 {
-            handle.queue.offer(record);
+            handle.queue.offer(record.into());
         }
     }
 
@@ -93,10 +93,10 @@ struct Records {
 }
 
 impl Lines for Records {
-    type Item = AccessRecord;
+    type Item = Arc<AccessRecord>;
 
-    fn append(&mut self, batch: &mut Vec<u8>, record: AccessRecord) -> bool {
-        json_line(batch, &record).is_ok()
+    fn append(&mut self, batch: &mut Vec<u8>, record: Arc<AccessRecord>) -> bool {
+        json_line(batch, &*record).is_ok()
     }
 
     fn renewed(&mut self) -> Option<Sink> {

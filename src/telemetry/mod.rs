@@ -16,6 +16,7 @@ mod names;
 mod outcome;
 mod past;
 mod queue;
+mod recent;
 mod record;
 mod shadow;
 
@@ -31,6 +32,7 @@ pub use outcome::{
     CertificateKind, EndReason, HandshakeResult, HttpVersion, Outcome, ReloadResult, UpgradeResult, UpstreamFault,
 };
 pub use past::{Past, Unreadable};
+pub use recent::Recent;
 pub use record::{AccessRecord, ClientRecord, ConnectionRecord, DecisionId, Text, Verdict};
 pub use shadow::ShadowRecord;
 
@@ -45,12 +47,16 @@ pub struct Telemetry {
     pub audit: AuditLog,
     /// Client certificates that run out soon.
     pub expiring: Arc<Expiring>,
+    /// The last decisions.
+    pub recent: Arc<Recent>,
 }
 
 impl Telemetry {
     /// Records how a request ended. To be called exactly once per request, at its very end; never blocks.
     pub fn finish(&self, record: AccessRecord) {
         self.metrics.request(&record);
+        let record = Arc::new(record);
+        self.recent.note(&record);
         self.access.write(record);
     }
 }

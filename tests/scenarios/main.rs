@@ -25,6 +25,7 @@ mod digests;
 mod doctor;
 mod embedding;
 mod firewall;
+mod explain_page;
 mod harness;
 mod headers;
 mod host;

@@ -78,7 +78,7 @@ pub struct Config {
     #[serde(default)]
     pub health: Health,
 
-    /// Administration: /config, /-/reload and more over plain HTTP, for people and scripts on this machine.
+    /// Administration: /config, /explain, /-/reload and more over plain HTTP, for people and scripts on this machine.
     #[serde(default)]
     pub admin: Admin,
 
