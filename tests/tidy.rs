@@ -342,13 +342,10 @@ fn metrics_are_named_by_the_grammar_and_documented() {
         family.contains("namespace(\"portcullis\")"),
         "family.rs no longer gives every metric the prefix portcullis_"
     );
-    let documents: Vec<String> = files_under("docs/").into_iter().filter(|path| path.ends_with(".md")).collect();
-    let documents: Vec<(String, String)> = documents.into_iter().map(|path| (path.clone(), read(&path))).collect();
-    let described = documents.iter().any(|(_, text)| names.iter().filter(|name| mentions(text, name)).count() > 3);
-    for name in names.iter().filter(|_| described) {
-        if !documents.iter().any(|(_, text)| mentions(text, name)) {
-            faults.add("docs", 0, &format!("{name} is described nowhere"));
-        }
+    // The page is written from a sample of every family: one that is missing there has no member in the sample.
+    let page = read("docs/metrics.md");
+    for name in names.iter().filter(|name| !mentions(&page, name)) {
+        faults.add("docs/metrics.md", 0, &format!("{name} is missing: give it a member in `populated` of the tests"));
     }
     for path in ["conf/", "docs/", "helm/"].iter().flat_map(|folder| files_under(folder)) {
         for (number, line) in (1..).zip(read(&path).lines()) {

@@ -15,6 +15,10 @@ pub trait Label: Copy + 'static {
 
     /// The position in [`ALL`](Label::ALL), for tables of handles resolved in advance.
     fn index(self) -> usize;
+
+    /// What the value means: its documentation in the source, which docs/metrics.md repeats.
+    #[cfg(test)]
+    fn about(self) -> &'static str;
 }
 
 /// Declares an enum together with its spelling, so that a variant cannot exist without a label.
@@ -22,13 +26,13 @@ macro_rules! labels {
     (
         $(#[$meta:meta])*
         pub enum $name:ident {
-            $($(#[$variant_meta:meta])* $variant:ident = $text:literal,)+
+            $($(#[doc = $doc:literal])+ $variant:ident = $text:literal,)+
         }
     ) => {
         $(#[$meta])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum $name {
-            $($(#[$variant_meta])* $variant,)+
+            $($(#[doc = $doc])+ $variant,)+
         }
 
         impl $name {
@@ -53,6 +57,13 @@ macro_rules! labels {
 
             fn index(self) -> usize {
                 self as usize
+            }
+
+            #[cfg(test)]
+            fn about(self) -> &'static str {
+                match self {
+                    $(Self::$variant => concat!($($doc,)+).trim_ascii(),)+
+                }
             }
         }
 

@@ -43,6 +43,7 @@ pub struct Metrics {
     upstreams: UpstreamFamilies,
     generation: GenerationFamilies,
     open_files_limit: IntGauge,
+    connections_limit: IntGauge,
     upgrades: Table<UpgradeResult, IntCounter>,
     audit: AuditCounters,
     access_drops: Drops,
@@ -102,6 +103,10 @@ impl Metrics {
             open_files_limit: families.gauge(
                 "open_files_limit",
                 "How many descriptors may be open at a time: connections of clients and to registries, and files.",
+            )?,
+            connections_limit: families.gauge(
+                "connections_limit",
+                "How many connections of clients there may be at a time (limits.max_connections).",
             )?,
             upgrades: Table::new(|result: UpgradeResult| upgrades.with_label_values(&[result.as_str()])),
             connections: ConnectionFamilies::new(&families)?,
@@ -166,6 +171,11 @@ impl Metrics {
     /// How many descriptors the process may have open.
     pub fn open_files_limit(&self, limit: u64) {
         self.open_files_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
+    }
+
+    /// How many connections of clients there may be.
+    pub fn connections_limit(&self, limit: usize) {
+        self.connections_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
     }
 
     /// An attempt to hand over to a successor ended.

@@ -1,3 +1,5 @@
+mod reference;
+
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
@@ -14,8 +16,8 @@ fn value(metrics: &Metrics, series: &str) -> Option<f64> {
     text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
 }
 
-#[test]
-fn every_family_follows_the_naming_convention() {
+/// Metrics in which every family has a member.
+fn populated() -> Metrics {
     let metrics = metrics();
     metrics.request(&samples::record());
     metrics.upstream("registry").set_health([("127.0.0.1:5000", true)]);
@@ -34,6 +36,12 @@ fn every_family_follows_the_naming_convention() {
         ..Published::default()
     });
     metrics.crl_error("a.crl", "empty");
+    metrics
+}
+
+#[test]
+fn every_family_follows_the_naming_convention() {
+    let metrics = populated();
     for family in metrics.registry.gather() {
         let name = family.name();
         let counter = matches!(family.get_field_type(), prometheus::proto::MetricType::COUNTER);
