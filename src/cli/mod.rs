@@ -15,6 +15,7 @@ mod check;
 mod completions;
 mod dev;
 mod doctor;
+mod healthcheck;
 mod man;
 mod pki;
 mod policy;
@@ -49,7 +50,7 @@ Exit codes:
   2  the command line is at fault
   3  the host is at fault: an address in use, a log that can't be written
   4  the answer is no: `policy explain` found a refusal, `policy test` something unexpected, `doctor` a
-     fault, `upgrade` no successor, `audit verify` a gap";
+     fault, `upgrade` no successor, `audit verify` a gap, `healthcheck` a gateway that isn't ready";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -67,6 +68,8 @@ enum Command {
     Doctor(doctor::Options),
     /// Check that an audit log is whole
     Audit(audit::Options),
+    /// Ask the running gateway whether it is ready, by an exit code
+    Healthcheck(healthcheck::Options),
     /// Ask a policy without a gateway
     Policy(policy::Options),
     /// Print the JSON Schema of a kind of file, for editors
@@ -91,6 +94,7 @@ pub fn main() -> ExitCode {
         Command::Check(options) => check::run(&options),
         Command::Doctor(options) => doctor::run(&options),
         Command::Audit(options) => audit::run(&options),
+        Command::Healthcheck(options) => healthcheck::run(&options),
         Command::Policy(options) => policy::run(&options),
         Command::Schema(options) => schema::run(&options),
         Command::Completions(options) => completions::run(&options),

@@ -1,0 +1,134 @@
+//! `portcullis healthcheck`
+
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::exit;
+use crate::config;
+
+/// Where a configuration that says nothing else has its health listener.
+const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
+
+/// The longest answer read: a line.
+const LONGEST: u64 = 4 * 1024;
+
+/// What `portcullis healthcheck` takes from the command line.
+#[derive(Debug, Clone, clap::Args)]
+#[command(after_long_help = HELP)]
+pub(super) struct Options {
+    /// The configuration file of the running gateway, for the address of its health listener
+    #[arg(short, long, default_value = "/etc/portcullis/portcullis.yaml")]
+    config: PathBuf,
+    /// Ask here, and read no file
+    #[arg(long, value_name = "IP:PORT", conflicts_with = "config")]
+    address: Option<SocketAddr>,
+    /// Ask whether the gateway lives (/livez), not whether it takes requests (/readyz)
+    #[arg(long)]
+    live: bool,
+    /// How long each of connecting and answering may take
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = humantime::parse_duration)]
+    timeout: Duration,
+}
+
+const HELP: &str = "\
+For containers without a shell: what `curl --fail http://127.0.0.1:9090/readyz` would do. A file that can't be used is no
+reason to call a gateway ill which goes on with the last good one: the default address is asked then.
+
+Examples:
+  portcullis healthcheck
+  portcullis healthcheck --live --address 127.0.0.1:9090
+
+Exit codes:
+  0  ready (or alive)
+  1  the configuration can't be read, and nobody answers at the default address
+  3  nobody answers, or health.address is off
+  4  the gateway isn't ready; the reason is printed";
+
+/// Asks the health listener.
+pub(super) fn run(options: &Options) -> ExitCode {
+    let (address, unanswered) = match target(options) {
+        Ok(target) => target,
+        Err(code) => return code,
+    };
+    let path = if options.live { "/livez" } else { "/readyz" };
+    match ask(address, path, options.timeout) {
+        Ok((200, said)) => {
+            println!("{}", said.trim_end());
+            ExitCode::SUCCESS
+        }
+        Ok((_, why)) => {
+            eprintln!("not ready: {}", why.trim_end());
+            exit::REFUSED.into()
+        }
+        Err(e) => {
+            eprintln!("nobody at {address} says how the gateway is: {e} (does it run, with this configuration?)");
+            unanswered.into()
+        }
+    }
+}
+
+/// Whom to ask, and the exit code if there is no answer.
+fn target(options: &Options) -> Result<(SocketAddr, u8), ExitCode> {
+    if let Some(address) = options.address {
+        return Ok((reachable(address), exit::HOST));
+    }
+    match config::load(&options.config) {
+        Ok(document) => match document.value.health {
+            Some(address) => Ok((reachable(address), exit::HOST)),
+            None => {
+                eprintln!("{}: health.address is off, so there is nobody to ask", options.config.display());
+                Err(exit::HOST.into())
+            }
+        },
+        Err(findings) => {
+            eprintln!("{findings}");
+            Ok((DEFAULT, exit::CONFIGURATION))
+        }
+    }
+}
+
+/// Who listens on every address is asked on loopback.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
+}
+
+/// The status and the text of the answer.
+fn ask(address: SocketAddr, path: &str, patience: Duration) -> io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&address, patience)?;
+    stream.set_read_timeout(Some(patience))?;
+    stream.set_write_timeout(Some(patience))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.take(LONGEST).read_to_string(&mut answer)?;
+    let parts = answer.split_once("\r\n\r\n").and_then(|(head, body)| {
+        let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+        Some((status, body.to_owned()))
+    });
+    parts.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "that is no answer of a gateway"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_listens_everywhere_is_asked_on_loopback() {
+        for (listens, asked) in [
+            ("0.0.0.0:9090", "127.0.0.1:9090"),
+            ("[::]:9090", "[::1]:9090"),
+            ("10.0.0.5:80", "10.0.0.5:80"),
+            ("127.0.0.2:1", "127.0.0.2:1"),
+        ] {
+            let listens: SocketAddr = listens.parse().expect("an address");
+            assert_eq!(reachable(listens).to_string(), asked);
+        }
+    }
+}
