@@ -67,6 +67,10 @@ release: ## build the binary for production
 	@.ci/setup build
 	$(CARGO) build --locked --release
 
+.PHONY: deb
+deb: release ## build the Debian package, into target/debian
+	packaging/deb
+
 .PHONY: fmt
 fmt: ## format the source
 	$(CARGO) fmt
