@@ -36,6 +36,9 @@ pub struct Options {
     /// The registry's program (distribution 2.x)
     #[arg(long, default_value = "docker-registry")]
     pub registry: PathBuf,
+    /// A registry that runs already, as http://host:port, in place of one of its own
+    #[arg(long, value_name = "URL", conflicts_with = "registry")]
+    pub upstream: Option<String>,
 }
 
 /// Why the development set-up could not be made or started.
@@ -100,13 +103,16 @@ pub enum DevError {
 ///
 /// When something can't be made or the registry doesn't start; `serve` has not been called then.
 pub fn run<T>(options: &Options, console: &mut dyn Write, serve: impl FnOnce(&Path) -> T) -> Result<T, DevError> {
-    let site = Site::plan(&options.dir, options.address)?;
+    let site = Site::plan(&options.dir, options.address, options.upstream.clone())?;
     let pki = DevPki::open(&site, unix_now()?)?;
     let sample = Sample::write(&site)?;
     site.write_settings()?;
     pki.write_docker_directories(&site)?;
 
-    let registry = Registry::start(&options.registry, &site)?;
+    let registry = match options.upstream {
+        Some(_) => None,
+        None => Some(Registry::start(&options.registry, &site)?),
+    };
     let relay = Relay::start(&site);
     // A console that is gone is no reason not to serve.
     _ = write!(console, "{}", Guide::new(&site, &sample)).and_then(|()| console.flush());

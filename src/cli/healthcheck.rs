@@ -1,7 +1,7 @@
 //! `portcullis healthcheck`
 
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -23,8 +23,8 @@ pub(super) struct Options {
     #[arg(short, long, default_value = "/etc/portcullis/portcullis.yaml")]
     config: PathBuf,
     /// Ask here, and read no file
-    #[arg(long, value_name = "IP:PORT", conflicts_with = "config")]
-    address: Option<SocketAddr>,
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "config", value_parser = host_and_port)]
+    address: Option<String>,
     /// Ask whether the gateway lives (/livez), not whether it takes requests (/readyz)
     #[arg(long)]
     live: bool,
@@ -54,7 +54,7 @@ pub(super) fn run(options: &Options) -> ExitCode {
         Err(code) => return code,
     };
     let path = if options.live { "/livez" } else { "/readyz" };
-    match ask(address, path, options.timeout) {
+    match ask(&address, path, options.timeout) {
         Ok((200, said)) => {
             println!("{}", said.trim_end());
             ExitCode::SUCCESS
@@ -71,13 +71,13 @@ pub(super) fn run(options: &Options) -> ExitCode {
 }
 
 /// Whom to ask, and the exit code if there is no answer.
-fn target(options: &Options) -> Result<(SocketAddr, u8), ExitCode> {
-    if let Some(address) = options.address {
-        return Ok((reachable(address), exit::HOST));
+fn target(options: &Options) -> Result<(String, u8), ExitCode> {
+    if let Some(address) = &options.address {
+        return Ok((address.clone(), exit::HOST));
     }
     match config::load(&options.config) {
         Ok(document) => match document.value.health {
-            Some(address) => Ok((reachable(address), exit::HOST)),
+            Some(address) => Ok((reachable(address).to_string(), exit::HOST)),
             None => {
                 eprintln!("{}: health.address is off, so there is nobody to ask", options.config.display());
                 Err(exit::HOST.into())
@@ -85,7 +85,7 @@ fn target(options: &Options) -> Result<(SocketAddr, u8), ExitCode> {
         },
         Err(findings) => {
             eprintln!("{findings}");
-            Ok((DEFAULT, exit::CONFIGURATION))
+            Ok((DEFAULT.to_string(), exit::CONFIGURATION))
         }
     }
 }
@@ -100,9 +100,14 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
+fn host_and_port(text: &str) -> Result<String, &'static str> {
+    let port = text.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    port.map(|_| text.to_owned()).ok_or("it takes a host and a port, such as 127.0.0.1:9090")
+}
+
 /// The status and the text of the answer.
-fn ask(address: SocketAddr, path: &str, patience: Duration) -> io::Result<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&address, patience)?;
+fn ask(address: &str, path: &str, patience: Duration) -> io::Result<(u16, String)> {
+    let mut stream = connect(address, patience)?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
@@ -113,6 +118,18 @@ fn ask(address: SocketAddr, path: &str, patience: Duration) -> io::Result<(u16, 
         Some((status, body.to_owned()))
     });
     parts.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "that is no answer of a gateway"))
+}
+
+/// The first of the addresses of a name that accepts.
+fn connect(address: &str, patience: Duration) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in address.to_socket_addrs()? {
+        match TcpStream::connect_timeout(&address, patience) {
+            Ok(stream) => return Ok(stream),
+            Err(e) => last = e,
+        }
+    }
+    Err(last)
 }
 
 #[cfg(test)]

@@ -32,7 +32,8 @@ fn the_exit_code_says_whether_the_gateway_is_ready() {
     let ready = at(&config);
     assert_eq!((ready.code, ready.text().as_str()), (Some(0), "ready\n"), "{}", ready.all());
     let here = format!("127.0.0.1:{}", address.port());
-    assert_eq!(ask(&["--address", &here]).code, Some(0));
+    let named = format!("localhost:{}", address.port());
+    assert_eq!((ask(&["--address", &here]).code, ask(&["--address", &named]).code), (Some(0), Some(0)));
     // While it drains for a transfer it is alive, and not ready.
     upstream.answer(|_| {
         crate::support::upstream::Answer::new(200).pattern(0, 1 << 30).slowly(64 * 1024, Duration::from_millis(10))

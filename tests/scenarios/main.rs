@@ -19,6 +19,7 @@ mod attacks;
 mod audit;
 mod catalog;
 mod commands;
+mod container;
 mod corpus;
 mod costs;
 mod digests;

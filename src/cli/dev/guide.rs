@@ -19,9 +19,9 @@ impl<'a> Guide<'a> {
     }
 
     fn intro(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Site { dir, health, admin, registry, .. } = self.site;
+        let Site { dir, health, admin, upstream, .. } = self.site;
         let gateway = self.site.client_address();
-        writeln!(f, "Portcullis at https://{gateway}, a registry behind it at http://{registry}.")?;
+        writeln!(f, "Portcullis at https://{gateway}, a registry behind it at {upstream}.")?;
         writeln!(f, "Clients: {DEVELOPER} may push and pull under team/, {READER} may only pull there.")?;
         writeln!(f, "\nIn another terminal:\n  cd {}", quoted(dir))?;
         writeln!(f, "\nlook inside (policy.yaml may be edited: it is read again at once)")?;

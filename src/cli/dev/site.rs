@@ -23,20 +23,23 @@ pub(super) struct Site {
     pub health: SocketAddr,
     /// `/config`, `/-/reload`.
     pub admin: SocketAddr,
-    /// The registry behind.
+    /// Where a registry of its own listens.
     pub registry: SocketAddr,
+    /// The registry behind, of its own or another.
+    pub upstream: String,
 }
 
 impl Site {
     /// Chooses the addresses and makes the directories.
-    pub(super) fn plan(dir: &Path, address: SocketAddr) -> Result<Self, DevError> {
+    pub(super) fn plan(dir: &Path, address: SocketAddr, upstream: Option<String>) -> Result<Self, DevError> {
         files::make_directory(dir)?;
         let dir = files::absolute(dir)?;
         for part in ["pki", "certs.d", "registry"] {
             files::make_directory(&dir.join(part))?;
         }
         let [gateway, health, admin, registry] = addresses(address)?;
-        Ok(Self { dir, gateway, health, admin, registry })
+        let upstream = upstream.unwrap_or_else(|| format!("http://{registry}"));
+        Ok(Self { dir, gateway, health, admin, registry, upstream })
     }
 
     /// The settings file, for `serve` and `check`.
@@ -72,7 +75,7 @@ impl Site {
 
     /// Writes portcullis.yaml, anew each time since the ports may have changed, and policy.yaml unless it is there.
     pub(super) fn write_settings(&self) -> Result<(), DevError> {
-        let Self { gateway, health, admin, registry, .. } = self;
+        let Self { gateway, health, admin, upstream, .. } = self;
         let settings = format!(
             "# Written at each start of `portcullis dev`; policy.yaml is yours to edit.\n\
              listeners:\n\
@@ -85,7 +88,7 @@ impl Site {
              \x20     client_ca: pki/ca.crt\n\
              upstreams:\n\
              \x20 - name: registry\n\
-             \x20   urls: [\"http://{registry}\"]\n\
+             \x20   urls: [\"{upstream}\"]\n\
              policy: policy.yaml\n\
              revocation:\n\
              \x20 crls:\n\
@@ -130,7 +133,7 @@ mod tests {
     fn a_taken_port_is_named_with_its_use() {
         let taken = TcpListener::bind("127.0.0.1:0").unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let error = Site::plan(dir.path(), taken.local_addr().unwrap()).unwrap_err().to_string();
+        let error = Site::plan(dir.path(), taken.local_addr().unwrap(), None).unwrap_err().to_string();
         assert!(error.contains("(the gateway)") && error.contains("--address"), "{error}");
     }
 
@@ -143,7 +146,8 @@ mod tests {
     fn docker_is_never_sent_to_loopback() {
         let site = |gateway: &str| {
             let gateway = gateway.parse().unwrap();
-            Site { dir: PathBuf::new(), gateway, health: gateway, admin: gateway, registry: gateway }
+            let (dir, upstream) = (PathBuf::new(), String::new());
+            Site { dir, gateway, health: gateway, admin: gateway, registry: gateway, upstream }
         };
         assert_eq!(site("127.0.0.1:5443").docker_address().to_string(), "192.0.2.1:5443");
         assert_eq!(site("0.0.0.0:443").docker_address().to_string(), "192.0.2.1:443");

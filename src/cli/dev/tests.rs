@@ -13,7 +13,8 @@ use crate::{config, policy};
 const FREE_PORTS: &str = "127.0.0.1:0";
 
 fn options(dir: &Path) -> Options {
-    Options { dir: dir.to_owned(), address: FREE_PORTS.parse().unwrap(), registry: PathBuf::from("docker-registry") }
+    let registry = PathBuf::from("docker-registry");
+    Options { dir: dir.to_owned(), address: FREE_PORTS.parse().unwrap(), registry, upstream: None }
 }
 
 /// Runs with a console that nobody reads.
@@ -47,6 +48,15 @@ fn the_registry_runs_while_the_gateway_does() {
     })
     .unwrap();
     assert!(TcpStream::connect(registry).is_err(), "the registry is still there");
+}
+
+#[test]
+fn a_registry_that_runs_already_is_used_and_none_started() {
+    let dir = tempfile::tempdir().unwrap();
+    let upstream = Some("http://registry.example:5000".to_owned());
+    let options = Options { registry: PathBuf::from("no-such-registry"), upstream, ..options(dir.path()) };
+    let settings = start(&options, |file| config::load(file).unwrap().value).unwrap();
+    assert_eq!(settings.upstreams[0].endpoints[0].to_string(), "registry.example:5000");
 }
 
 #[test]
