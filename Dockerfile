@@ -1,7 +1,7 @@
 # The gateway's image, for amd64 and arm64:  docker build -t portcullis .
 #
 # BINARY chooses where the program comes from: `compiled` here (the default), or `prebuilt`, which takes what lies in
-# target/image (packaging/image puts it there) and compiles nothing. Both images are the same but for that.
+# target/image (conf/packaging/image puts it there) and compiles nothing. Both images are the same but for that.
 ARG BINARY=compiled
 ARG BUILD_IMAGE=rust:1.95-slim-bookworm
 # libc, libgcc, libstdc++ and CA certificates, as user 65532, for both architectures; no shell, no package manager.
@@ -18,15 +18,15 @@ WORKDIR /src
 # Compiled with an empty program, and so only when Cargo.toml or Cargo.lock change.
 FROM tools AS dependencies
 COPY Cargo.toml Cargo.lock ./
-COPY packaging/sources packaging/sources
-RUN packaging/sources && cargo build --locked --release && rm -rf src benches target/release/.fingerprint/portcullis-*
+COPY conf/packaging/sources conf/packaging/sources
+RUN conf/packaging/sources && cargo build --locked --release && rm -rf src benches target/release/.fingerprint/portcullis-*
 
 FROM dependencies AS compiled
 COPY . .
 RUN cargo build --locked --release \
     && mkdir -p /image/usr/bin /image/usr/share/portcullis /image/var/lib/portcullis \
     && cp target/release/portcullis /image/usr/bin/ \
-    && packaging/sbom > /image/usr/share/portcullis/sbom.cdx.json
+    && conf/packaging/sbom > /image/usr/share/portcullis/sbom.cdx.json
 
 FROM scratch AS prebuilt
 COPY target/image /image

@@ -69,7 +69,7 @@ release: ## build the binary for production
 
 .PHONY: deb
 deb: release ## build the Debian package, into target/debian
-	packaging/deb
+	conf/packaging/deb
 
 .PHONY: fmt
 fmt: ## format the source

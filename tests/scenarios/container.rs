@@ -38,7 +38,7 @@ fn the_bill_of_materials_holds_what_is_linked_and_nothing_of_the_tests() {
     if !skip::have(&["python3"]) {
         return;
     }
-    let printed = process::run(&format!("{ROOT}/packaging/sbom"), &[], b"", PATIENCE).expect_success("packaging/sbom");
+    let printed = process::run(&format!("{ROOT}/conf/packaging/sbom"), &[], b"", PATIENCE).expect_success("conf/packaging/sbom");
     let bill: Value = serde_json::from_slice(&printed.stdout).expect("JSON");
     assert_eq!((&bill["bomFormat"], &bill["specVersion"]), (&json!("CycloneDX"), &json!("1.5")));
     let itself = &bill["metadata"]["component"];
@@ -66,14 +66,14 @@ fn the_dependencies_are_compiled_from_empty_sources() {
         })
         .expect_success(program)
     };
-    inside(&format!("{ROOT}/packaging/sources"), &[]);
+    inside(&format!("{ROOT}/conf/packaging/sources"), &[]);
     let metadata = inside("cargo", &["metadata", "--locked", "--offline", "--no-deps", "--format-version=1"]);
     let metadata: Value = serde_json::from_slice(&metadata.stdout).expect("JSON");
     for target in metadata["packages"][0]["targets"].as_array().expect("targets") {
         let source = target["src_path"].as_str().expect("a path");
         assert!(Path::new(source).exists(), "{source}");
     }
-    assert!(read("Dockerfile").contains("packaging/sources && cargo build --locked --release"));
+    assert!(read("Dockerfile").contains("conf/packaging/sources && cargo build --locked --release"));
 }
 
 /// An engine with an image of the gateway, `portcullis:test`. `None` where there is no engine, which has been said.
@@ -90,8 +90,8 @@ fn engine() -> Option<Dockerd> {
     };
     let context = tempfile::tempdir().expect("the temporary directory is writable");
     let image = context.path().join("target/image").to_string_lossy().into_owned();
-    process::run(&format!("{ROOT}/packaging/image"), &[BINARY, &image], b"", PATIENCE)
-        .expect_success("packaging/image");
+    process::run(&format!("{ROOT}/conf/packaging/image"), &[BINARY, &image], b"", PATIENCE)
+        .expect_success("conf/packaging/image");
     fs::copy(format!("{ROOT}/.dockerignore"), context.path().join(".dockerignore")).expect("writable");
     let dockerfile = read("Dockerfile");
     let (head, rest) = dockerfile.split_once("FROM ${BUILD_IMAGE} AS tools").expect("the stages that compile");

@@ -120,10 +120,10 @@ impl Root {
 
 /// The package of the binary that was built for the tests.
 fn package(directory: &Path, version: &str) -> String {
-    let build = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/deb");
+    let build = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/packaging/deb");
     let out = directory.to_string_lossy().into_owned();
     let arguments = ["--binary", env!("CARGO_BIN_EXE_portcullis"), "--out", &out, "--version", version];
-    let built = process::run(build, &arguments, b"", PATIENCE * 2).expect_success("packaging/deb");
+    let built = process::run(build, &arguments, b"", PATIENCE * 2).expect_success("conf/packaging/deb");
     built.text().trim().to_owned()
 }
 
@@ -210,7 +210,7 @@ fn a_rotated_access_log_loses_no_record() {
     let mut gateway = gateway().upstream(upstream.url()).start();
     assert_eq!(gateway.h1().get("/v2/old/tags/list").status, 200);
     gateway.wait_for_record(|r| r["repository"] == "old");
-    let shipped = read(concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/debian/logrotate"));
+    let shipped = read(concat!(env!("CARGO_MANIFEST_DIR"), "/conf/packaging/debian/logrotate"));
     let process = gateway.process().id();
     let (mut taken, mut lines) = (0, String::new());
     for line in shipped.lines() {
