@@ -5,6 +5,7 @@
 //! and does the HTTP.
 
 mod accept;
+mod arrival;
 mod connection;
 mod flow;
 mod frames;

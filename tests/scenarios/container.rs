@@ -38,7 +38,8 @@ fn the_bill_of_materials_holds_what_is_linked_and_nothing_of_the_tests() {
     if !skip::have(&["python3"]) {
         return;
     }
-    let printed = process::run(&format!("{ROOT}/conf/packaging/sbom"), &[], b"", PATIENCE).expect_success("conf/packaging/sbom");
+    let printed =
+        process::run(&format!("{ROOT}/conf/packaging/sbom"), &[], b"", PATIENCE).expect_success("conf/packaging/sbom");
     let bill: Value = serde_json::from_slice(&printed.stdout).expect("JSON");
     assert_eq!((&bill["bomFormat"], &bill["specVersion"]), (&json!("CycloneDX"), &json!("1.5")));
     let itself = &bill["metadata"]["component"];
