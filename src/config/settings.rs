@@ -12,7 +12,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use http::HeaderName;
 use ipnet::IpNet;
+
+use crate::identity::NameOrder;
 
 pub use super::model::{ChainCheck, Freshness, LogFormat, LogLevel, OnAuditFailure, RedirectMode, TlsVersion};
 use super::secret::Secret;
@@ -33,6 +36,8 @@ pub struct Settings {
     pub shadow_policy: Option<PathBuf>,
     /// Revocation lists and how they are judged.
     pub revocation: Revocation,
+    /// What clients are called by.
+    pub client_names: NameOrder,
     /// How long before its end a client's certificate is spoken of; zero is never.
     pub client_expiry_warning: Duration,
     /// How uploads that are under way are tied to their clients.
@@ -307,10 +312,12 @@ pub enum UploadBinding {
 }
 
 /// Headers made for the upstream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Headers {
     /// `Client-Cert` and `Client-Cert-Chain` (RFC 9440).
     pub client_cert: bool,
+    /// The name under which the registry is told what the client is called.
+    pub identity: Option<HeaderName>,
 }
 
 /// When changed files are read again.

@@ -60,7 +60,7 @@ pub(super) async fn arrive(
             return None;
         }
     };
-    let identity_slot = match edge.counters.identity(limits::Name::of(&accepted.identity), bounds) {
+    let identity_slot = match edge.counters.identity(accepted.identity.client_id(), bounds) {
         Ok(slot) => slot,
         Err(result) => {
             let detail = format!("{} has as many connections as it may", accepted.identity.label());

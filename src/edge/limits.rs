@@ -6,10 +6,8 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use sha2::{Digest, Sha256};
-
 use crate::config::ConnectionLimits;
-use crate::identity::PeerIdentity;
+use crate::identity::ClientId;
 use crate::telemetry::HandshakeResult;
 
 /// The counters of a gateway, shared by its workers.
@@ -19,7 +17,7 @@ pub struct Counters {
     handshakes: AtomicUsize,
     by_address: Tally<IpAddr>,
     handshakes_by_address: Tally<IpAddr>,
-    by_identity: Tally<Name>,
+    by_identity: Tally<ClientId>,
 }
 
 impl Counters {
@@ -44,7 +42,7 @@ impl Counters {
     /// Counts a connection of a client.
     pub(super) fn identity(
         self: &Arc<Self>,
-        client: Name,
+        client: ClientId,
         limits: &ConnectionLimits,
     ) -> Result<IdentitySlot, HandshakeResult> {
         if !self.by_identity.enter(client, limits.per_identity) {
@@ -118,25 +116,11 @@ impl Drop for HandshakeSlot {
     }
 }
 
-/// Which client it is, whatever certificate it shows: a hash of its name and of who issued it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Name([u8; 32]);
-
-impl Name {
-    pub(super) fn of(identity: &PeerIdentity) -> Self {
-        let mut hash = Sha256::new();
-        // Of a fixed length, so that no name can pass for a part of it.
-        hash.update(identity.path.first().map_or([0; 32], |leaf| *leaf.issuer.as_bytes()));
-        hash.update(identity.label());
-        Self(hash.finalize().into())
-    }
-}
-
 /// An identity's place, given back on drop.
 #[derive(Debug)]
 pub(super) struct IdentitySlot {
     counters: Arc<Counters>,
-    client: Name,
+    client: ClientId,
 }
 
 impl Drop for IdentitySlot {
@@ -192,6 +176,7 @@ impl<K: Hash + Eq> Tally<K> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::{Attribute, Description, PeerIdentity};
 
     fn limits(one: usize) -> ConnectionLimits {
         ConnectionLimits { all: 3, per_address: one, per_identity: one, handshakes: 3, handshakes_per_address: one }
@@ -234,8 +219,12 @@ mod tests {
     #[test]
     fn an_identity_has_its_own_bound() {
         let counters = Arc::new(Counters::default());
-        let _held = counters.identity(Name([1; 32]), &limits(1)).expect("room");
-        assert_eq!(counters.identity(Name([1; 32]), &limits(1)).err(), Some(HandshakeResult::TooManyOfIdentity));
-        assert!(counters.identity(Name([2; 32]), &limits(1)).is_ok());
+        let client = |cn: &str| {
+            let subject = vec![Attribute { name: "CN".into(), value: cn.to_owned() }];
+            PeerIdentity::described(Description { subject, ..Description::default() }).client_id()
+        };
+        let _held = counters.identity(client("one"), &limits(1)).expect("room");
+        assert_eq!(counters.identity(client("one"), &limits(1)).err(), Some(HandshakeResult::TooManyOfIdentity));
+        assert!(counters.identity(client("other"), &limits(1)).is_ok());
     }
 }

@@ -12,6 +12,7 @@ mod certificate;
 pub(crate) mod der;
 mod fault;
 mod name;
+mod naming;
 mod path;
 mod point;
 mod san;
@@ -26,14 +27,12 @@ pub use self::der::DerFault;
 pub use self::fault::CertificateFault;
 pub use self::name::{Attribute, names_one_subject};
 pub(crate) use self::name::{canonical as canonical_name, display as display_name, dotted as dotted_oid};
+pub use self::naming::{ClientId, NameKind, NameOrder};
 pub use self::path::{IssuerId, PathCertificate, Serial};
 pub(crate) use self::point::names_of_point;
 pub use self::point::{DistributionPoint, PointName, ReasonFlags};
 pub use self::spiffe::SpiffeId;
 pub use self::unusable::Unusable;
-
-/// Longest label in characters; longer ones are cut and end in `…`.
-const LABEL_LIMIT: usize = 256;
 
 /// A client as its verified certificate path describes it.
 ///
@@ -132,18 +131,31 @@ impl PeerIdentity {
 
     fn new(names: Description, path: Vec<PathCertificate>) -> Self {
         let Description { subject, issuer, dns, uris, emails, ips, unusable, fingerprint, spki } = names;
-        let mut identity =
-            Self { subject, issuer, dns, uris, emails, ips, unusable, path, fingerprint, spki, label: String::new() };
-        identity.label = identity.make_label();
-        identity
+        Self { subject, issuer, dns, uris, emails, ips, unusable, path, fingerprint, spki, label: String::new() }
+            .named_by(&NameOrder::default())
     }
 
-    /// One printable line that names the client in logs and refusals, such as `spiffe://corp.example/ci` or `CN=ci-7`.
+    /// The same client, called by the first kind of name of this order that it has.
+    #[must_use]
+    pub fn named_by(mut self, order: &NameOrder) -> Self {
+        self.label = naming::label(&self, order);
+        self
+    }
+
+    /// What the client is called in logs, refusals and limits and toward the registry, in one printable line of at most
+    /// 272 characters: `spiffe://corp.example/ci` or `CN=ci-7`, see [`NameKind`].
     ///
-    /// For people only: two identities can have the same label, so nothing may be decided by it.
+    /// No two kinds of names make the same label, and an ambiguous name makes none. Two authorities can still vouch for
+    /// one name: what must tell their clients apart goes by [`PeerIdentity::client_id`].
     #[must_use]
     pub fn label(&self) -> &str {
         &self.label
+    }
+
+    /// Which client it is: its label and who issued its certificate.
+    #[must_use]
+    pub fn client_id(&self) -> ClientId {
+        ClientId::of(self)
     }
 
     /// The common name, or `None` when there is none or there are several: which one counts would be a guess.
@@ -173,29 +185,6 @@ impl PeerIdentity {
     #[must_use]
     pub fn not_after(&self) -> i64 {
         self.path.iter().map(|certificate| certificate.not_after).min().unwrap_or(i64::MAX)
-    }
-
-    /// Names only what a policy may grant something to: of several SPIFFE IDs none is the client's, nor its label.
-    fn make_label(&self) -> String {
-        let label = if let ([uri], Some(_)) = (self.uris.as_slice(), self.spiffe_id()) {
-            uri.clone()
-        } else if let Some(common_name) = self.common_name() {
-            format!("CN={}", name::escape(common_name))
-        } else if let Some(uri) = self.uris.iter().find(|uri| SpiffeId::parse(uri).is_none()) {
-            uri.clone()
-        } else if let Some(dns) = self.dns.first() {
-            dns.clone()
-        } else if let Some(email) = self.emails.first() {
-            email.clone()
-        } else if let Some(ip) = self.ips.first() {
-            ip.to_string()
-        } else if self.subject.is_empty() {
-            // Only a described identity gets here; a certificate without a name is refused.
-            "(no usable name)".to_owned()
-        } else {
-            name::one_line(&self.subject)
-        };
-        name::shorten(label, LABEL_LIMIT)
     }
 }
 

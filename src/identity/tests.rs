@@ -82,7 +82,7 @@ fn several_common_names_make_the_common_name_unusable_and_nothing_else() {
     let two = name(&[(CN, 0x0c, b"ci-7"), (CN, 0x0c, b"admin"), (O, 0x0c, b"Example")]);
     let identity = identity_with(|client| client.subject = two).unwrap();
     assert_eq!(identity.common_name(), None);
-    assert_eq!(identity.label(), "CN=ci-7, CN=admin, O=Example");
+    assert_eq!(identity.label(), "subject:CN=ci-7, CN=admin, O=Example");
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn a_certificate_without_a_usable_name_is_refused() {
         client.subject = name(&[]);
         client.extensions.push(alternative_names(&[(SAN_IP, &[10, 0, 0, 7])]));
     });
-    assert_eq!(by_address.unwrap().label(), "10.0.0.7");
+    assert_eq!(by_address.unwrap().label(), "IP:10.0.0.7");
 }
 
 #[test]
@@ -177,7 +177,7 @@ fn labels_and_subjects_cannot_pretend_to_more_attributes() {
     assert_eq!(identity.label(), "CN=ci-7\\, O\\=Admins");
     assert_eq!(identity.path[0].subject, "CN=ci-7\\, O\\=Admins");
     let identity = identity_with(|client| client.subject = common_name(&"ä".repeat(400))).unwrap();
-    assert_eq!(identity.label().chars().count(), 256);
+    assert_eq!(identity.label().chars().count(), 272);
 }
 
 #[test]

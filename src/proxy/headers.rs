@@ -70,7 +70,7 @@ pub(super) fn upstream_request(client: &RequestHeader, exchange: &mut Exchange) 
     authorization(client, &mut request, exchange)?;
     forwarding(&mut request, exchange)?;
     tracing(client, &mut request, exchange)?;
-    client_certificate(&mut request, exchange)?;
+    client_identity(&mut request, exchange)?;
     Ok(request)
 }
 
@@ -87,7 +87,7 @@ pub(super) fn own_request(
     authorization(client, &mut request, exchange)?;
     forwarding(&mut request, exchange)?;
     tracing(client, &mut request, exchange)?;
-    client_certificate(&mut request, exchange)?;
+    client_identity(&mut request, exchange)?;
     Ok(request)
 }
 
@@ -168,17 +168,39 @@ fn new_traceparent() -> String {
     text
 }
 
-/// RFC 9440, if configured.
-fn client_certificate(request: &mut RequestHeader, exchange: &Exchange) -> pingora::Result<()> {
-    if !exchange.snapshot.settings.headers.client_cert {
-        return Ok(());
+/// Who the client is, as far as the registry is to be told: what it is called, and its certificates (RFC 9440).
+fn client_identity(request: &mut RequestHeader, exchange: &Exchange) -> pingora::Result<()> {
+    let configured = &exchange.snapshot.settings.headers;
+    if let Some(name) = &configured.identity {
+        request.insert_header(name.clone(), encode(exchange.connection.identity.label()))?;
     }
-    let Some(certificates) = &exchange.connection.certificates else { return Ok(()) };
+    let Some(certificates) = exchange.connection.certificates.as_ref().filter(|_| configured.client_cert) else {
+        return Ok(());
+    };
     request.insert_header("Client-Cert", certificates.leaf.as_str())?;
     if !certificates.chain.is_empty() {
         request.insert_header("Client-Cert-Chain", certificates.chain.as_str())?;
     }
     Ok(())
+}
+
+/// Percent-encodes what isn't plain in a header, so that one value stays one whatever reads it: quotes, separators of
+/// lists, everything beyond ASCII, and the percent sign. No two texts become the same.
+fn encode(label: &str) -> String {
+    let mut value = String::with_capacity(label.len());
+    for (at, byte) in label.bytes().enumerate() {
+        // Space at the end of a value isn't part of it (RFC 9110 §5.5).
+        let plain = byte.is_ascii_alphanumeric()
+            || b"-._~:/@=+!$&'()*".contains(&byte)
+            || (byte == b' ' && at + 1 < label.len());
+        if plain {
+            value.push(char::from(byte));
+        } else {
+            // Writing to a String can't fail.
+            let _ = write!(value, "%{byte:02X}");
+        }
+    }
+    value
 }
 
 /// Makes the registry's answer ours: its `Location` leads back here, and fields between it and the gateway stay behind.
@@ -234,6 +256,13 @@ mod tests {
         ] {
             assert!(!is_traceparent(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn what_a_client_is_called_stays_one_value() {
+        assert_eq!(encode("spiffe://corp.example/ns/build/sa/ci_7"), "spiffe://corp.example/ns/build/sa/ci_7");
+        assert_eq!(encode("subject:CN=Jane Doe, O=A%2C\"B\" "), "subject:CN=Jane Doe%2C O=A%252C%22B%22%20");
+        assert_eq!(encode("CN=Zoë"), "CN=Zo%C3%AB");
     }
 
     #[test]

@@ -223,6 +223,7 @@ fn build_listeners(
                 certificates: material.certificates.clone(),
                 trust: material.trust.clone(),
                 rules: LeafRules { require_eku: tls.require_eku, allow_v1: tls.allow_v1, ..LeafRules::default() },
+                names: settings.client_names.clone(),
                 revocation: revocation.clone(),
                 floor: match tls.min_version {
                     TlsVersion::Tls12 => ProtocolFloor::Tls12,

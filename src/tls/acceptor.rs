@@ -13,7 +13,7 @@ use super::lib::ssl::{
 };
 use super::verify::Verifier;
 use super::{ServerCertificate, TicketKeys, TrustBundle, backend};
-use crate::identity::LeafRules;
+use crate::identity::{LeafRules, NameOrder};
 use crate::revocation;
 
 /// Mozilla's intermediate list for TLS 1.2 (forward secrecy and AEAD only); TLS 1.3 suites are the library's.
@@ -46,6 +46,8 @@ pub struct AcceptorSettings {
     pub trust: Arc<TrustBundle>,
     /// What is demanded of every certificate of a path.
     pub rules: LeafRules,
+    /// What clients are called by.
+    pub names: NameOrder,
     /// Which certificates are revoked.
     pub revocation: revocation::Index,
     /// The oldest version accepted.
@@ -92,6 +94,7 @@ impl Acceptor {
         let verifier = Arc::new(Verifier {
             trust: settings.trust.clone(),
             rules: settings.rules.clone(),
+            names: settings.names.clone(),
             keep_certificates: settings.keep_certificates,
         });
         let demands = demands(settings);

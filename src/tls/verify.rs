@@ -11,7 +11,7 @@ use super::lib::ex_data::Index as ExIndex;
 use super::lib::ssl::Ssl;
 use super::lib::x509::{X509Ref, X509StoreContext, X509StoreContextRef};
 use super::{TrustBundle, unix_now};
-use crate::identity::{CertificateFault, LeafRules, PeerIdentity};
+use crate::identity::{CertificateFault, LeafRules, NameOrder, PeerIdentity};
 use crate::revocation;
 
 /// X509_V_ERR codes of both libraries that this room sets itself. They choose the alert.
@@ -135,6 +135,7 @@ pub(super) fn slot_index() -> Option<ExIndex<Ssl, Arc<Slot>>> {
 pub(super) struct Verifier {
     pub(super) trust: Arc<TrustBundle>,
     pub(super) rules: LeafRules,
+    pub(super) names: NameOrder,
     pub(super) keep_certificates: bool,
 }
 
@@ -174,6 +175,7 @@ impl Verifier {
         let path = path.map_err(|e| Refused::malformed(&e.to_string()))?;
         let ders: Vec<&[u8]> = path.iter().map(Vec::as_slice).collect();
         let identity = PeerIdentity::from_path(&ders, &self.rules).map_err(Refused::Certificate)?;
+        let identity = identity.named_by(&self.names);
         revocation.check(&identity.path, unix_now()).map_err(Refused::Revocation)?;
         let resumable = identity.path.iter().skip(1).all(|certificate| self.trust.contains(&certificate.fingerprint));
         let certificates = self.keep_certificates.then(|| Arc::new(ClientCertificates::of(&ders)));

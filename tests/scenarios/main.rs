@@ -33,6 +33,7 @@ mod healthcheck;
 mod host;
 mod http2_strictness;
 mod http_strictness;
+mod identity;
 mod lifecycle;
 mod limits;
 mod log;

@@ -11,7 +11,7 @@ use super::{Failure, leaf_rules, load_policy, log, now};
 use crate::cli::emit;
 use crate::config::policy::cases::{ClientFile, Texts};
 use crate::config::{self, Fault};
-use crate::identity::{CertificateFault, LeafRules, PeerIdentity};
+use crate::identity::{CertificateFault, LeafRules, NameOrder, PeerIdentity};
 use crate::inquiry::{self, Answer};
 use crate::policy;
 use crate::policy::suite::{NO_ADDRESS, Request};
@@ -101,11 +101,11 @@ Exit codes:
 
 /// Whether the request is allowed.
 pub(super) fn run(options: &Options) -> Result<bool, Failure> {
-    let (file, rules) = match &options.policy {
-        Some(policy) => (policy.clone(), LeafRules::default()),
+    let (file, rules, names) = match &options.policy {
+        Some(policy) => (policy.clone(), LeafRules::default(), NameOrder::default()),
         None => {
             let settings = config::load(&options.config)?.value;
-            (settings.policy.clone(), leaf_rules(&settings))
+            (settings.policy.clone(), leaf_rules(&settings), settings.client_names)
         }
     };
     if let Some(decision) = &options.decision {
@@ -117,6 +117,7 @@ pub(super) fn run(options: &Options) -> Result<bool, Failure> {
     let (client, request) = options.question(&rules)?;
     let policy = load_policy(&file)?.value;
     let address = options.client.unwrap_or(NO_ADDRESS);
+    let client = client.map(|client| client.named_by(&names));
     Ok(print(options, &Answer::ask(&policy, client, request, address, now())))
 }
 

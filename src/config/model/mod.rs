@@ -5,6 +5,7 @@
 //! the [`Settings`](super::Settings) made from them are valid.
 
 mod audit;
+mod clients;
 mod limits;
 mod listener;
 mod revocation;
@@ -20,9 +21,10 @@ use serde::{Deserialize, Serialize};
 use super::units::HumanDuration;
 
 pub use audit::{AuditLog, OnAuditFailure};
+pub use clients::{ClientName, Clients};
 pub use limits::{H2Frames, Limits};
 pub use listener::{Listener, ListenerTls, ProxyProtocol, ServerCertificate, TlsVersion};
-pub use revocation::{ChainCheck, Clients, CrlSource, Freshness, Revocation};
+pub use revocation::{ChainCheck, CrlSource, Freshness, Revocation};
 pub use uploads::Uploads;
 pub use upstream::{Authorization, Credentials, HealthCheck, RedirectMode, Upstream, UpstreamTimeouts, UpstreamTls};
 
@@ -54,7 +56,7 @@ pub struct Config {
     #[serde(default)]
     pub revocation: Revocation,
 
-    /// Client certificates, as far as they are watched.
+    /// Clients: what they are called, and their certificates as far as they are watched.
     #[serde(default)]
     pub clients: Clients,
 
@@ -118,6 +120,11 @@ pub struct Config {
 pub struct Headers {
     /// Send the verified certificate as Client-Cert and its chain as Client-Cert-Chain (RFC 9440).
     pub client_cert: bool,
+
+    /// Send what the client is called (see clients.identity) under this name. What is not a letter, a digit, a space or
+    /// one of -._~:/@=+!$&'()* is percent-encoded. Null sends nothing.
+    #[schemars(example = &"X-Client-Identity")]
+    pub identity: Option<String>,
 }
 
 /// When changed files are read again.

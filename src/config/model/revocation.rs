@@ -112,17 +112,3 @@ pub enum ChainCheck {
     /// Only the client's certificate.
     Leaf,
 }
-
-/// Client certificates, as far as they are watched.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Clients {
-    /// Name a client whose certificate runs out within this time in the log, once a day, and at /revocation. 0s is never.
-    pub expiry_warning: HumanDuration,
-}
-
-impl Default for Clients {
-    fn default() -> Self {
-        Self { expiry_warning: HumanDuration::from_secs(14 * 24 * 3600) }
-    }
-}

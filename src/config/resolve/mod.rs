@@ -4,6 +4,7 @@
 //! builds TLS contexts does that.
 
 mod address;
+mod clients;
 mod limits;
 mod listener;
 mod redirects;
@@ -20,7 +21,7 @@ use std::time::Duration;
 use super::fault::Fault;
 use super::load::SecretFile;
 use super::model::{self, Config};
-use super::settings::{AccessLog, AuditLog, Headers, Log, LogTarget, Reload, Settings};
+use super::settings::{AccessLog, AuditLog, Log, LogTarget, Reload, Settings};
 use super::units::{ByteSize, HumanDuration, Shown};
 
 /// What became of a model.
@@ -68,6 +69,7 @@ impl Resolver<'_> {
             policy: self.path("policy", &config.policy),
             shadow_policy: self.optional_path("shadow_policy", config.shadow_policy.as_deref()),
             revocation: self.revocation(config),
+            client_names: self.client_names(&config.clients.identity),
             client_expiry_warning: self.time(
                 "clients.expiry_warning",
                 config.clients.expiry_warning,
@@ -75,7 +77,7 @@ impl Resolver<'_> {
             ),
             uploads: self.uploads(&config.uploads),
             limits: self.limits(&config.limits),
-            headers: Headers { client_cert: config.headers.client_cert },
+            headers: self.headers(&config.headers),
             reload: self.reload(&config.reload),
             health: self.health(&config.health),
             admin: self.admin(&config.admin),

@@ -334,3 +334,11 @@ fn load_balancers_are_addresses_and_networks() {
     let sources: Vec<String> = settings.listeners[0].proxy_sources.iter().map(ToString::to_string).collect();
     assert_eq!(sources, ["10.0.0.0/24", "10.0.1.7/32", "2001:db8::7/128", "10.0.2.1/32"]);
 }
+
+#[test]
+fn the_default_order_of_names_is_that_of_identities_without_a_configuration() {
+    let settings = rest("").resolved().settings.expect("valid");
+    assert_eq!(settings.client_names, crate::identity::NameOrder::default());
+    let after = rest("clients: { identity: [fingerprint, spiffe] }").resolved();
+    assert!(after.settings.is_some() && lines(&after.warnings).contains("never used"), "{}", lines(&after.warnings));
+}

@@ -168,7 +168,7 @@ fn path(client: &[u8]) -> Vec<PathCertificate> {
 fn check_identity(identity: &PeerIdentity) {
     let label = identity.label();
     check_line(label);
-    assert!(!label.is_empty() && label.chars().count() <= 256, "{label:?}");
+    assert!(!label.is_empty() && label.chars().count() <= 272, "{label:?}");
     for Attribute { value, .. } in identity.subject.iter().chain(&identity.issuer) {
         check_line(value);
     }
