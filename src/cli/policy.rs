@@ -100,7 +100,7 @@ impl From<Diagnostics> for Failure {
 }
 
 fn load_policy(path: &Path) -> Result<Document<Policy>, Diagnostics> {
-    config::read_yaml_with(path, |file: config::policy::PolicyFile| policy::compile(&file))
+    config::read_policy(path, |file| policy::compile(&file)).document
 }
 
 /// What leaves must be like to be let in by one of the listeners at least.

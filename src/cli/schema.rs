@@ -20,6 +20,8 @@ enum File {
     Config,
     /// The policy
     Policy,
+    /// A file of the policy's groups_directory
+    Groups,
     /// Cases for `portcullis policy test`
     Cases,
 }
@@ -35,6 +37,7 @@ pub(super) fn run(options: &Options) -> ExitCode {
     let kind = match options.file {
         File::Config => FileKind::Configuration,
         File::Policy => FileKind::Policy,
+        File::Groups => FileKind::Groups,
         File::Cases => FileKind::Cases,
     };
     emit(&format!("{:#}\n", kind.schema()));

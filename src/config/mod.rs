@@ -9,6 +9,7 @@
 //! model stay in here; what leaves is valid.
 
 mod fault;
+mod groups;
 mod load;
 mod model;
 pub mod policy;
@@ -21,6 +22,7 @@ mod units;
 mod yaml;
 
 pub use fault::{Diagnostic, Diagnostics, Fault, Severity};
+pub use groups::{PolicyRead, read_policy};
 pub use load::{FileError, MAX_YAML, list_directory, load, parse, read_bounded, read_yaml, read_yaml_with};
 pub use reference::reference;
 pub use schema::FileKind;

@@ -1,11 +1,15 @@
 //! The policy file as it is written. [`crate::policy::compile`] checks it and makes the policy that decides.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub mod cases;
+mod groups;
+
+pub use groups::GroupsFile;
 
 /// Who may do what to which repositories.
 ///
@@ -18,6 +22,9 @@ pub struct PolicyFile {
     /// letters, digits, `_` and `-`; `any` is taken: it means every client with a verified certificate.
     #[serde(default)]
     pub groups: BTreeMap<String, Vec<SelectorFile>>,
+    /// A directory with more groups: each file in it whose name ends in `.yaml` or `.yml` has a key `groups` as this file
+    /// has one. Hidden files and directories are passed over. A relative path starts at this file's directory.
+    pub groups_directory: Option<PathBuf>,
     /// What the groups may do. The order only matters for which of several matching rules a decision names: the first.
     #[serde(default)]
     pub rules: Vec<RuleFile>,

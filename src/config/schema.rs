@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::model::Config;
-use super::policy::{PolicyFile, cases::CasesFile};
+use super::policy::{GroupsFile, PolicyFile, cases::CasesFile};
 use super::reference::schema;
 
 /// A kind of file.
@@ -13,6 +13,8 @@ pub enum FileKind {
     Configuration,
     /// The policy.
     Policy,
+    /// A file of the policy's directory of groups.
+    Groups,
     /// Cases for `portcullis policy test`.
     Cases,
 }
@@ -24,6 +26,7 @@ impl FileKind {
         let (title, mut schema) = match self {
             Self::Configuration => ("Portcullis: configuration", schema::<Config>()),
             Self::Policy => ("Portcullis: policy", schema::<PolicyFile>()),
+            Self::Groups => ("Portcullis: groups", schema::<GroupsFile>()),
             Self::Cases => ("Portcullis: policy test cases", schema::<CasesFile>()),
         };
         if let Some(title_of_type) = schema.get_mut("title") {

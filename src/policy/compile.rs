@@ -26,6 +26,10 @@ const MAX_TAG: usize = 128;
 /// All faults of the file, each with its key. There is no half policy: one fault and nothing is compiled.
 pub fn compile(file: &PolicyFile) -> Result<Policy, Vec<Fault>> {
     let mut faults = Vec::new();
+    if file.groups_directory.is_some() {
+        // Whoever reads the policy puts them among the others.
+        faults.push(Fault::new("groups_directory", "the groups of the directory are not here: they were not read"));
+    }
     let mut positions = BTreeMap::new();
     let mut groups = Vec::with_capacity(file.groups.len());
     for (position, (name, selectors)) in file.groups.iter().enumerate() {

@@ -257,7 +257,7 @@ fn overlap(position: usize, rule: &Subject<'_>, rules: &[Subject<'_>]) -> Option
 
 fn unused_groups(file: &PolicyFile) -> impl Iterator<Item = Lint> {
     // Every key is named here, so that a new one that names groups is thought of.
-    let PolicyFile { groups, rules } = file;
+    let PolicyFile { groups, rules, .. } = file;
     let used: BTreeSet<_> = rules.iter().flat_map(|rule| &rule.subjects).collect();
     groups.keys().filter(move |name| !used.contains(name)).map(|name| Lint {
         kind: Kind::UnusedGroup,

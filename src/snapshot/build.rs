@@ -127,7 +127,8 @@ impl Builder {
             self.inputs = document.value.inputs().into_iter().map(Path::to_path_buf).collect();
             let upstreams = self.last.as_ref().map_or(&[][..], |last| &last.upstreams);
             let shadow = self.last.as_ref().map(|last| &last.shadow);
-            Parts::load(document, &Before { upstreams, shadow, pinned: self.pinned.as_ref(), metrics: &self.metrics })
+            let before = Before { upstreams, shadow, pinned: self.pinned.as_ref(), metrics: &self.metrics };
+            Parts::load(document, &before, &mut self.inputs)
         });
         let (parts, mut findings) = match loaded {
             Ok(loaded) => loaded,

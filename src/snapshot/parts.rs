@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{self, Diagnostic, Diagnostics, Document, Fault, Settings, Severity, read_yaml_with};
+use crate::config::{self, Diagnostic, Diagnostics, Document, Fault, Settings, Severity};
 use crate::policy::{self, Policy};
 use crate::telemetry::Metrics;
 use crate::tls::{CertificateInfo, MaterialError, ServerCertificate, TrustBundle, UpstreamMaterial};
@@ -36,12 +36,17 @@ pub(super) struct Before<'a> {
 }
 
 impl Parts {
-    /// Loads what `document` names. The findings hold warnings, and on failure everything that is wrong.
-    pub(super) fn load(document: Document<Settings>, before: &Before<'_>) -> Result<(Self, Diagnostics), Diagnostics> {
+    /// Loads what `document` names, and adds what that names in turn to `inputs`. The findings hold warnings, and on failure
+    /// everything that is wrong.
+    pub(super) fn load(
+        document: Document<Settings>,
+        before: &Before<'_>,
+        inputs: &mut Vec<PathBuf>,
+    ) -> Result<(Self, Diagnostics), Diagnostics> {
         let mut report = Report { document: &document, findings: document.warnings.clone() };
         let order = before.listener_order(&mut report);
-        let policy = load_policy(&document.value.policy, &mut report);
-        let shadow = Shadow::load(document.value.shadow_policy.as_deref(), before.shadow, &mut report);
+        let policy = load_policy(&document.value.policy, inputs, &mut report);
+        let shadow = Shadow::load(document.value.shadow_policy.as_deref(), before.shadow, inputs, &mut report);
         let material = load_listeners(&document.value, &mut report);
         let upstreams = before.load_upstreams(&document.value, &mut report);
         let findings = report.into_diagnostics();
@@ -197,8 +202,10 @@ impl Report<'_> {
     }
 }
 
-pub(super) fn load_policy(path: &Path, report: &mut Report<'_>) -> Option<Policy> {
-    match read_yaml_with(path, |file: config::policy::PolicyFile| policy::compile(&file)) {
+pub(super) fn load_policy(path: &Path, inputs: &mut Vec<PathBuf>, report: &mut Report<'_>) -> Option<Policy> {
+    let read = config::read_policy(path, |file| policy::compile(&file));
+    inputs.extend(read.groups_directory);
+    match read.document {
         Ok(document) => {
             report.findings.extend(document.warnings);
             Some(document.value)

@@ -17,9 +17,14 @@ pub(super) struct Shadow {
 impl Shadow {
     /// Reads the shadow policy that the configuration names. If that can't be used, the one of the same file that was in
     /// use before stays.
-    pub(super) fn load(file: Option<&Path>, before: Option<&Self>, report: &mut Report<'_>) -> Self {
+    pub(super) fn load(
+        file: Option<&Path>,
+        before: Option<&Self>,
+        inputs: &mut Vec<PathBuf>,
+        report: &mut Report<'_>,
+    ) -> Self {
         let Some(file) = file else { return Self::default() };
-        if let Some(policy) = load_policy(file, report) {
+        if let Some(policy) = load_policy(file, inputs, report) {
             return Self { last_good: Some((file.to_owned(), Arc::new(policy))), failed: false };
         }
         let kept = before.and_then(|before| before.last_good.clone()).filter(|(of, _)| of == file);

@@ -83,11 +83,12 @@ impl Watcher {
 fn directories(input: &Path) -> Vec<PathBuf> {
     let mut directories = Vec::new();
     directories.extend(input.parent().map(Path::to_path_buf));
-    if std::fs::metadata(input).is_ok_and(|metadata| metadata.is_dir()) {
-        directories.push(input.to_path_buf());
-    }
     if let Ok(target) = input.canonicalize() {
         directories.extend(target.parent().map(Path::to_path_buf));
+        if std::fs::metadata(&target).is_ok_and(|metadata| metadata.is_dir()) {
+            // Not by a link that leads to it: that may lead elsewhere tomorrow, and what is watched is an inode.
+            directories.push(target);
+        }
     }
     directories
 }
@@ -142,11 +143,16 @@ fn concerns(event: &notify::Result<Event>, inputs: &[PathBuf]) -> bool {
 }
 
 fn is_input(path: &Path, inputs: &[PathBuf]) -> bool {
+    let hidden = path.file_name().is_some_and(|name| {
+        let name = name.as_encoded_bytes();
+        name.starts_with(b".") && !name.starts_with(b"..")
+    });
     inputs.iter().any(|input| {
-        // The file itself, a file of a watched directory, or the target of a link.
+        let holds = |directory: &Path| !hidden && path.parent() == Some(directory);
+        // The file itself, a file of a watched directory (not what an editor hides there), or the target of a link.
         path == input
-            || path.parent() == Some(input)
-            || input.canonicalize().is_ok_and(|target| target == path)
+            || holds(input)
+            || input.canonicalize().is_ok_and(|target| target == path || holds(&target))
             // Kubernetes switches `..data` beside the file.
             || (path.parent() == input.parent()
                 && path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"..")))

@@ -27,6 +27,7 @@ mod doctor;
 mod embedding;
 mod explain_page;
 mod firewall;
+mod groups;
 mod harness;
 mod headers;
 mod healthcheck;

@@ -58,11 +58,12 @@ pub(super) fn run(options: &Options) -> Result<bool, Failure> {
         }
     };
     let mut lints = Vec::new();
-    let document = config::read_yaml_with(&file, |file: PolicyFile| {
+    let read = config::read_policy(&file, |file| {
         policy::compile(&file)?;
         lints = policy::lint(&file, &authorities);
         Ok(())
-    })?;
+    });
+    let document = read.document?;
     // In the order of the file.
     lints.sort_by_key(|lint| document.line_of(&lint.fault.path));
     if options.json {

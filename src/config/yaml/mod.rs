@@ -46,6 +46,12 @@ impl<T> Document<T> {
         self.lines.line_of(path)
     }
 
+    /// The value, and the document without it.
+    pub(super) fn split(self) -> (T, Document<()>) {
+        let Self { value, warnings, file, lines } = self;
+        (value, Document { value: (), warnings, file, lines })
+    }
+
     /// Gives faults of the value their places in the file, in the file's order.
     pub fn diagnose(&self, faults: Vec<Fault>, severity: Severity) -> Vec<Diagnostic> {
         let findings = faults.into_iter().map(|fault| Finding::at(&self.lines, fault));

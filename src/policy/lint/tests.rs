@@ -204,7 +204,7 @@ fn what_is_reported_is_so() {
             });
         }
         let groups = serde_yaml::from_str("a: [{subject: {OU: a}}]\nb: [{subject: {OU: b}}]").expect("groups");
-        let file = PolicyFile { groups, rules };
+        let file = PolicyFile { groups, rules, ..PolicyFile::default() };
         let before = decided(&file);
         for found in lint(&file, &[]) {
             let position = found.fault.path.strip_prefix("rules[").and_then(|rest| rest.strip_suffix(']'));

@@ -251,7 +251,7 @@ fn random_policy(rng: &mut Rng) -> PolicyFile {
     // Many rules with the same beginning are kept in another way than few.
     let most = if rng.u8(0..25) == 0 { 250 } else { 8 };
     let rules = (0..rng.usize(0..=most)).map(|i| random_rule(rng, format!("r{i}"))).collect();
-    PolicyFile { groups, rules }
+    PolicyFile { groups, rules, ..PolicyFile::default() }
 }
 
 fn random_route(rng: &mut Rng) -> Route {

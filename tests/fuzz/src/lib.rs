@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::Duration;
 
-use portcullis::config::policy::PolicyFile;
+use portcullis::config::policy::{GroupsFile, PolicyFile};
 use portcullis::config::{self, Diagnostics};
 use portcullis::identity::{Attribute, Description, LeafRules, PathCertificate, PeerIdentity};
 use portcullis::oci::{self, Action, Route};
@@ -45,6 +45,9 @@ pub fn configuration(input: &[u8]) {
 
 /// A `policy.yaml`.
 pub fn policy(input: &[u8]) {
+    if let Err(findings) = config::parse_yaml(Path::new("fuzz.yaml"), input, Ok::<GroupsFile, _>) {
+        check_findings(&findings);
+    }
     let made = config::parse_yaml(Path::new("fuzz.yaml"), input, |file: PolicyFile| policy::compile(&file));
     let policy = match made {
         Ok(document) => document.value,
