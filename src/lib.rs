@@ -68,6 +68,7 @@ mod proxy;
 mod server;
 mod snapshot;
 mod state;
+mod tally;
 mod telemetry;
 mod uploads;
 mod upstream;

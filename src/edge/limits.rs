@@ -1,13 +1,12 @@
 //! How many connections there may be: in all, from one address, of one identity, and in the middle of a handshake.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::config::ConnectionLimits;
 use crate::identity::ClientId;
+use crate::tally::Tally;
 use crate::telemetry::HandshakeResult;
 
 /// The counters of a gateway, shared by its workers.
@@ -129,50 +128,6 @@ impl Drop for IdentitySlot {
     }
 }
 
-/// Counts by key. Sharded, so that the workers don't wait for each other; a key that counts nothing is not kept.
-#[derive(Debug)]
-struct Tally<K> {
-    hasher: RandomState,
-    shards: [Mutex<HashMap<K, usize>>; SHARDS],
-}
-
-const SHARDS: usize = 16;
-
-impl<K> Default for Tally<K> {
-    fn default() -> Self {
-        Tally { hasher: RandomState::new(), shards: std::array::from_fn(|_| Mutex::default()) }
-    }
-}
-
-impl<K: Hash + Eq> Tally<K> {
-    /// Counts one more of `key`, unless there are `most` already.
-    fn enter(&self, key: K, most: usize) -> bool {
-        let Some(mut shard) = self.shard(&key) else { return false };
-        let count = shard.entry(key).or_insert(0);
-        let room = *count < most;
-        if room {
-            *count += 1;
-        }
-        room
-    }
-
-    fn leave(&self, key: &K) {
-        let Some(mut shard) = self.shard(key) else { return };
-        if let Some(count) = shard.get_mut(key) {
-            *count -= 1;
-            if *count == 0 {
-                shard.remove(key);
-            }
-        }
-    }
-
-    fn shard(&self, key: &K) -> Option<MutexGuard<'_, HashMap<K, usize>>> {
-        let position = usize::try_from(self.hasher.hash_one(key) % SHARDS as u64).unwrap_or(0);
-        // A panic elsewhere leaves the counts as they are, which is right.
-        self.shards.get(position).map(|shard| shard.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,7 +152,7 @@ mod tests {
         let third = enter(one).expect("room again");
         drop((second, third));
         assert_eq!(counters.connections.load(Ordering::Acquire), 0);
-        assert!(counters.by_address.shards.iter().all(|shard| shard.lock().expect("unpoisoned").is_empty()));
+        assert_eq!(counters.by_address.keys(), 0);
     }
 
     #[test]
