@@ -30,9 +30,9 @@ pub use secret::Secret;
 pub use settings::{
     AccessLog, AdminAddress, AuditLog, Authorization, ChainCheck, ConnectionLimits, Credentials, CrlPlace, CrlSource,
     CrlUrl, Endpoint, FrameLimits, Freshness, Headers, HealthCheck, KeyPair, Limits, Listener, ListenerTls, Log,
-    LogFormat, LogLevel, LogTarget, OnAuditFailure, RateLimits, RedirectMode, Redirects, Reload, RequestLimits,
-    Revocation, ServerCertificate, Settings, StorageHost, TlsVersion, UploadBinding, Upstream, UpstreamLimits,
-    UpstreamTimeouts, UpstreamTls,
+    LogFormat, LogLevel, LogTarget, OnAuditFailure, OnFailure, RateLimits, RedirectMode, Redirects, Reload,
+    RequestLimits, Revocation, ServerCertificate, Settings, SharedRedis, StorageHost, TlsVersion, UploadBinding,
+    Upstream, UpstreamLimits, UpstreamTimeouts, UpstreamTls,
 };
 pub use units::{ByteSize, HumanDuration};
 pub use yaml::{Document, parse as parse_yaml};

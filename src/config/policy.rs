@@ -8,8 +8,10 @@ use serde::Deserialize;
 
 pub mod cases;
 mod groups;
+mod limits;
 
 pub use groups::GroupsFile;
+pub use limits::{LimitFile, PerFile, RateFile, VolumeFile};
 
 /// Who may do what to which repositories.
 ///
@@ -28,6 +30,9 @@ pub struct PolicyFile {
     /// What the groups may do. The order only matters for which of several matching rules a decision names: the first.
     #[serde(default)]
     pub rules: Vec<RuleFile>,
+    /// How much clients may ask for.
+    #[serde(default)]
+    pub limits: Vec<LimitFile>,
 }
 
 /// A description of clients by their certificate. All keys that are given must hold; at least one is needed.

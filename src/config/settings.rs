@@ -6,6 +6,7 @@
 mod limits;
 mod redirects;
 mod revocation;
+mod shared;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -17,11 +18,14 @@ use ipnet::IpNet;
 
 use crate::identity::NameOrder;
 
-pub use super::model::{ChainCheck, Freshness, LogFormat, LogLevel, OnAuditFailure, RedirectMode, TlsVersion};
+pub use super::model::{
+    ChainCheck, Freshness, LogFormat, LogLevel, OnAuditFailure, OnFailure, RedirectMode, TlsVersion,
+};
 use super::secret::Secret;
 pub use limits::{ConnectionLimits, FrameLimits, Limits, RateLimits, RequestLimits};
 pub use redirects::{Redirects, StorageHost};
 pub use revocation::{CrlPlace, CrlSource, CrlUrl, Revocation};
+pub use shared::SharedRedis;
 
 /// Everything the configuration file says.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +48,8 @@ pub struct Settings {
     pub uploads: UploadBinding,
     /// Bounds on what a client may take.
     pub limits: Limits,
+    /// The Redis in which replicas count together; none is each for itself.
+    pub shared_limits: Option<SharedRedis>,
     /// Headers made for the upstream.
     pub headers: Headers,
     /// When changed files are read again.
@@ -103,6 +109,7 @@ impl Settings {
         if let UploadBinding::SharedKey { file, .. } = &self.uploads {
             paths.push(file);
         }
+        paths.extend(self.shared_limits.iter().filter_map(|redis| redis.password_file.as_deref()));
         paths
     }
 }

@@ -8,7 +8,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::Notify;
 
 use super::flow::Flow;
-use crate::identity::PeerIdentity;
+use crate::identity::{ClientId, PeerIdentity};
 use crate::policy::{Policy, Standing};
 use crate::telemetry::{ConnectionRecord, EndReason};
 use crate::tls::ClientCertificates;
@@ -23,6 +23,8 @@ pub struct Connection {
     pub(crate) record: Arc<ConnectionRecord>,
     /// Who the client proved to be.
     pub(crate) identity: Arc<PeerIdentity>,
+    /// Which client that is, whatever certificate it shows.
+    pub(crate) client_id: ClientId,
     /// The server name of the handshake, in lower case.
     pub(crate) server_name: Option<Box<str>>,
     /// What the upstream is told of the certificates, if it is told.
@@ -69,6 +71,7 @@ impl Connection {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             listener: opened.listener,
             record: opened.record,
+            client_id: opened.identity.client_id(),
             identity: opened.identity,
             server_name: opened.server_name,
             certificates: opened.certificates,

@@ -8,6 +8,7 @@ use crate::oci::Action;
 
 use super::decide::{DEFAULT_DENY, PING_RULE};
 use super::glob::Wildcard;
+use super::limit;
 use super::rule::{Group, Policy, Rule, Subjects};
 use super::selector::Selector;
 use super::suggest::did_you_mean;
@@ -43,7 +44,8 @@ pub fn compile(file: &PolicyFile) -> Result<Policy, Vec<Fault>> {
     let rules = file.rules.iter().enumerate();
     let rules = rules.map(|(i, rule)| compile_rule(rule, &format!("rules[{i}]"), &positions, &mut faults)).collect();
     check_rule_names(&file.rules, &mut faults);
-    if faults.is_empty() { Ok(Policy::new(rules, groups)) } else { Err(faults) }
+    let limits = limit::compile(&file.limits, &positions, &mut faults);
+    if faults.is_empty() { Ok(Policy::new(rules, groups).with_limits(limits)) } else { Err(faults) }
 }
 
 fn check_group(name: &str, empty: bool, path: &str, faults: &mut Vec<Fault>) {
@@ -89,7 +91,7 @@ fn compile_rule(rule: &RuleFile, path: &str, groups: &BTreeMap<&str, usize>, fau
     }
 }
 
-fn compile_subjects(
+pub(super) fn compile_subjects(
     subjects: &[String],
     path: &str,
     groups: &BTreeMap<&str, usize>,

@@ -257,8 +257,9 @@ fn overlap(position: usize, rule: &Subject<'_>, rules: &[Subject<'_>]) -> Option
 
 fn unused_groups(file: &PolicyFile) -> impl Iterator<Item = Lint> {
     // Every key is named here, so that a new one that names groups is thought of.
-    let PolicyFile { groups, rules, .. } = file;
-    let used: BTreeSet<_> = rules.iter().flat_map(|rule| &rule.subjects).collect();
+    let PolicyFile { groups, groups_directory: _, rules, limits } = file;
+    let of_limits = limits.iter().flat_map(|limit| limit.subjects.iter().chain(&limit.except));
+    let used: BTreeSet<_> = rules.iter().flat_map(|rule| &rule.subjects).chain(of_limits).collect();
     groups.keys().filter(move |name| !used.contains(name)).map(|name| Lint {
         kind: Kind::UnusedGroup,
         fault: Fault::new(format!("groups.{name}"), format!("no rule names the group \"{name}\"")),

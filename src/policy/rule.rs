@@ -9,6 +9,7 @@ use crate::oci::{Access, Action, Tag};
 
 use super::glob::Wildcard;
 use super::index::Index;
+use super::limit::Limit;
 use super::selector::Selector;
 use super::standing::Standing;
 use super::template::RepositoryPattern;
@@ -20,6 +21,7 @@ pub struct Policy {
     pub(super) id: u64,
     pub(super) rules: Vec<Rule>,
     pub(super) groups: Vec<Group>,
+    pub(super) limits: Vec<Limit>,
     allowing: Index,
     denying: Index,
     pub(super) ping: Arc<str>,
@@ -31,7 +33,11 @@ impl Policy {
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
         let allowing = Index::of(&rules, Effect::Allow);
         let denying = Index::of(&rules, Effect::Deny);
-        Self { id, rules, groups, allowing, denying, ping: super::decide::PING_RULE.into() }
+        Self { id, rules, groups, limits: Vec::new(), allowing, denying, ping: super::decide::PING_RULE.into() }
+    }
+
+    pub(super) fn with_limits(self, limits: Vec<Limit>) -> Self {
+        Self { limits, ..self }
     }
 
     /// The rules, in the order of the file.
@@ -133,7 +139,7 @@ impl Aspect {
 /// A named set of clients.
 #[derive(Debug)]
 pub(super) struct Group {
-    pub(super) name: Box<str>,
+    pub(super) name: Arc<str>,
     pub(super) selectors: Box<[Selector]>,
 }
 

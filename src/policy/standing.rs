@@ -4,6 +4,7 @@ use crate::config::policy::Effect;
 use crate::identity::PeerIdentity;
 
 use super::index::List;
+use super::limit::Applied;
 use super::rule::{Policy, Rule, Subjects};
 
 /// To which groups of a policy a client belongs, and which rules of long lists concern it.
@@ -15,6 +16,7 @@ pub struct Standing {
     policy: u64,
     allowing: Share,
     denying: Share,
+    limits: Box<[Applied]>,
 }
 
 /// The part of one effect: where a certificate is ambiguous, who allows sees less of it than who denies.
@@ -31,11 +33,10 @@ impl Policy {
     /// is worth keeping.
     #[must_use]
     pub fn standing(&self, identity: &PeerIdentity) -> Standing {
-        Standing {
-            policy: self.id,
-            allowing: Share::of(self, Effect::Allow, identity),
-            denying: Share::of(self, Effect::Deny, identity),
-        }
+        let allowing = Share::of(self, Effect::Allow, identity);
+        let denying = Share::of(self, Effect::Deny, identity);
+        let limits = self.applied(|group| denying.is_in(group), |group| allowing.is_in(group));
+        Standing { policy: self.id, allowing, denying, limits }
     }
 
     /// Whether `standing` is one of this policy.
@@ -54,6 +55,11 @@ impl Standing {
     /// The rules of a list, without most of those that don't concern the client.
     pub(super) fn narrow<'s>(&'s self, effect: Effect, list: &'s List) -> &'s [u32] {
         list.long.and_then(|position| self.share(effect).long.get(position)).map_or(&list.rules, |rules| rules)
+    }
+
+    /// The limits that apply to the client.
+    pub(super) fn limits(&self) -> &[Applied] {
+        &self.limits
     }
 
     fn share(&self, effect: Effect) -> &Share {
@@ -82,9 +88,12 @@ impl Share {
     fn includes(&self, rule: &Rule) -> bool {
         match &rule.subjects {
             Subjects::Any => true,
-            Subjects::Groups(positions) => positions
-                .iter()
-                .any(|position| self.groups.get(position / 64).is_some_and(|word| word >> (position % 64) & 1 == 1)),
+            Subjects::Groups(positions) => positions.iter().any(|position| self.is_in(*position)),
         }
+    }
+
+    /// Whether the client is in the group at this position.
+    fn is_in(&self, position: usize) -> bool {
+        self.groups.get(position / 64).is_some_and(|word| word >> (position % 64) & 1 == 1)
     }
 }

@@ -14,6 +14,7 @@ use crate::edge::Connection;
 use crate::edge::progress::{self, Phase, Stall};
 use crate::oci::{Route, RouteKind};
 use crate::policy::Permit;
+use crate::quotas::Grant;
 use crate::snapshot::Snapshot;
 use crate::telemetry::audit::Slot;
 use crate::telemetry::{
@@ -70,6 +71,8 @@ pub(super) struct Exchange {
     /// The place of this request's record in the audit log, if it has one.
     pub(super) audit: Option<Slot>,
     admission: Option<Admission>,
+    /// What the limits have granted.
+    pub(super) grant: Grant,
     connect_attempts: usize,
     started: Instant,
     /// When the whole request had been handed to the upstream.
@@ -111,6 +114,7 @@ impl Exchange {
             decision: None,
             rule: None,
             shadow: None,
+            limit: None,
             status: None,
             bytes_in: 0,
             bytes_out: 0,
@@ -138,6 +142,7 @@ impl Exchange {
             permit: None,
             audit: None,
             admission: None,
+            grant: Grant::default(),
             connect_attempts: 0,
             started: Instant::now(),
             sent_upstream: None,
@@ -185,6 +190,10 @@ impl Exchange {
 
     pub(super) fn note_shadow(&mut self, shadow: ShadowRecord) {
         self.record.shadow = Some(shadow);
+    }
+
+    pub(super) fn limited_by(&mut self, limit: Arc<str>) {
+        self.record.limit = Some(limit);
     }
 
     pub(super) fn is_permitted(&self) -> bool {
@@ -294,12 +303,14 @@ impl Exchange {
 
     pub(super) fn received(&mut self, bytes: usize) {
         self.record.bytes_in += bytes as u64;
+        self.grant.moved(bytes);
         progress::received(bytes);
         self.telemetry.metrics.received(bytes);
     }
 
     pub(super) fn sent(&mut self, bytes: usize) {
         self.record.bytes_out += bytes as u64;
+        self.grant.moved(bytes);
         progress::sent(bytes);
         self.telemetry.metrics.sent(bytes);
     }

@@ -11,6 +11,7 @@ mod decide;
 mod headers;
 mod integrity;
 mod location;
+mod quotas;
 mod redirect;
 mod refusal;
 mod respond;
@@ -58,6 +59,7 @@ impl Gateway {
         let head = strict::read(session, exchange)?;
         decide::authorize(exchange, head)?;
         uploads::check(exchange)?;
+        quotas::check(exchange).await?;
         audit::begin(exchange).await?;
         decide::enter_upstream(exchange).await
     }
@@ -171,6 +173,7 @@ impl ProxyHttp for Gateway {
         redirect::answer(response, exchange)?;
         integrity::begin(session.req_header(), response, exchange)?;
         headers::client_response(response, exchange)?;
+        quotas::show(response, exchange)?;
         if *self.draining.borrow() {
             // `Connection: close`, also when the request came before the order to leave.
             session.set_keepalive(None);

@@ -4,9 +4,11 @@ use http::HeaderValue;
 use http::header::WWW_AUTHENTICATE;
 use pingora::http::ResponseHeader;
 
+use crate::config::{ByteSize, HumanDuration};
 use crate::oci::{ErrorCode, RouteError};
-use crate::policy::Rejection;
-use crate::telemetry::{EndReason, Outcome, UpstreamFault};
+use crate::policy::{Quota, Rejection};
+use crate::quotas::{Left, Refused};
+use crate::telemetry::{EndReason, LimitKind, Outcome, UpstreamFault};
 
 /// A request that ends at the gateway.
 #[derive(Debug, Clone)]
@@ -23,12 +25,16 @@ pub(super) struct Refusal {
     pub(super) allow: Option<&'static str>,
     /// The registry's `WWW-Authenticate`, for a 401 that it asked for.
     pub(super) challenges: Vec<HeaderValue>,
+    /// Seconds after which another try is worth it.
+    pub(super) retry_after: Option<u64>,
+    /// What the client has left of manifests to pull.
+    pub(super) left: Option<Left>,
     /// Whether the connection can't be trusted to carry another request.
     pub(super) close: bool,
 }
 
 impl Refusal {
-    fn new(code: ErrorCode, outcome: Outcome, message: impl Into<String>) -> Self {
+    pub(super) fn new(code: ErrorCode, outcome: Outcome, message: impl Into<String>) -> Self {
         Refusal {
             status: code.status(),
             code,
@@ -36,6 +42,8 @@ impl Refusal {
             outcome,
             allow: None,
             challenges: Vec::new(),
+            retry_after: None,
+            left: None,
             close: false,
         }
     }
@@ -74,6 +82,35 @@ impl Refusal {
 
     pub(super) fn denied(rejection: &Rejection, decision_id: &str) -> Self {
         Self::new(ErrorCode::Denied, Outcome::Denied, rejection.message(decision_id))
+    }
+
+    /// A limit without room (RFC 6585 §4).
+    pub(super) fn limited(refused: &Refused, decision_id: &str) -> Self {
+        // Never too early: who comes then is refused again.
+        let seconds = (refused.wait.as_secs() + u64::from(refused.wait.subsec_nanos() > 0)).max(1);
+        let allowed = match (refused.quota, refused.places) {
+            (Some(Quota { amount, window }), _) => {
+                let window = HumanDuration(window);
+                match refused.kind {
+                    LimitKind::Bytes => format!("{} in {window}", ByteSize(amount)),
+                    LimitKind::ManifestPulls => format!("{amount} manifests in {window}"),
+                    _ => format!("{amount} requests in {window}"),
+                }
+            }
+            (None, places) => format!("{} uploads at a time", places.unwrap_or_default()),
+        };
+        let message = format!(
+            "no more than {allowed} (limit {}); try again in {seconds} s (decision {decision_id})",
+            refused.limit
+        );
+        let refusal = Self::new(ErrorCode::TooManyRequests, Outcome::Limited, message);
+        Refusal { retry_after: Some(seconds), left: refused.left, ..refusal }
+    }
+
+    /// A limit applies, and nobody can say whether it has room.
+    pub(super) fn limits_unknown() -> Self {
+        let message = "the gateway can't count this request at the moment; try again";
+        Self::new(ErrorCode::Unavailable, Outcome::LimitsUnavailable, message)
     }
 
     /// An upload session that isn't this client's, or isn't at all.

@@ -10,6 +10,7 @@ use pingora::{Error, ErrorSource};
 
 use super::catalog::Names;
 use super::context::{Context, Exchange};
+use super::quotas;
 use super::redirect;
 use super::refusal::Refusal;
 use crate::oci::{self, ErrorCode};
@@ -102,9 +103,7 @@ async fn write(session: &mut Session, refusal: &Refusal) -> pingora::Result<usiz
     if let Some(methods) = refusal.allow {
         head.insert_header(header::ALLOW, methods)?;
     }
-    if refusal.status == 503 {
-        head.insert_header(header::RETRY_AFTER, 5)?;
-    }
+    quotas::write_refusal(&mut head, refusal)?;
     let bodiless = session.req_header().method == http::Method::HEAD;
     session.write_response_header(Box::new(head), bodiless).await?;
     if bodiless {
@@ -163,13 +162,5 @@ pub(super) fn answer(outcome: Outcome, error: &Error) -> Option<Refusal> {
         _ => (500, "internal error of the gateway"),
     };
     let code = if status < 500 { ErrorCode::Unsupported } else { ErrorCode::Unavailable };
-    Some(Refusal {
-        status,
-        code,
-        message: message.to_owned(),
-        outcome,
-        allow: None,
-        challenges: Vec::new(),
-        close: true,
-    })
+    Some(Refusal { status, close: true, ..Refusal::new(code, outcome, message) })
 }

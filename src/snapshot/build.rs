@@ -10,9 +10,11 @@ use super::lists::Lists;
 use super::parts::{Before, Parts, Pinned, Report};
 use super::status::{SourceStatus, warn_of_gaps};
 use super::{Listener, Shelf, Snapshot, unix_now};
-use crate::config::{self, Diagnostics, TlsVersion, UploadBinding};
+use crate::config::{self, Diagnostics, SharedRedis, TlsVersion, UploadBinding};
 use crate::identity::LeafRules;
+use crate::quotas::Quotas;
 use crate::revocation::{Index, Issuer};
+use crate::shared::Shared;
 use crate::telemetry::{CertificateExpiry, CertificateKind, Metrics, Published};
 use crate::tls::{self, Acceptor, AcceptorSettings, CertificateInfo, ProtocolFloor, TicketKeys};
 use crate::uploads::Binder;
@@ -27,6 +29,10 @@ pub struct Builder {
     tickets: Tickets,
     /// With a key made by this process.
     uploads: Option<Binder>,
+    /// Whose counters the next limits go on with.
+    quotas: Option<Arc<Quotas>>,
+    /// Connections to what replicas share.
+    shared: Option<Arc<Shared>>,
     /// What the snapshot in force was made of.
     last: Option<Arc<Parts>>,
     /// How the sources of lists stood for the snapshot in force.
@@ -80,6 +86,8 @@ impl Builder {
             lists: Lists::new(read_only),
             tickets: HashMap::new(),
             uploads: None,
+            quotas: None,
+            shared: None,
             last: None,
             last_sources: Arc::default(),
             inputs: vec![file.to_owned()],
@@ -173,13 +181,17 @@ impl Builder {
         let listeners = build_listeners(parts, &revocation, &mut tickets, &mut report);
         let uploads = upload_binder(&parts.settings().uploads, &mut self.uploads);
         let uploads = uploads.map_err(|message| report.error("uploads", message));
+        let shared = shared_limits(parts.settings().shared_limits.as_ref(), self.shared.as_ref(), &self.metrics);
+        let shared = shared.map_err(|message| report.error("shared_limits.redis", message));
         let findings = report.into_diagnostics();
-        let (Some(listeners), Ok(uploads)) = (listeners, uploads) else { return Err(findings) };
+        let (Some(listeners), Ok(uploads), Ok(shared)) = (listeners, uploads, shared) else { return Err(findings) };
         // From here on nothing can fail.
         let sources: Arc<[SourceStatus]> = self.lists.commit(taken, parts.settings()).into();
         for source in sources.iter() {
             source.faults.iter().for_each(|fault| self.metrics.crl_error(&source.name, fault.as_str()));
         }
+        let before = self.quotas.as_deref();
+        let quotas = Arc::new(Quotas::new(&parts.policy, before, shared.clone(), &self.metrics));
         let generation = self.generation + 1;
         let known = self.last.as_ref().map_or(&[][..], |last| &last.upstreams);
         let is_new = |upstream: &&Arc<Upstream>| !known.iter().any(|old| Arc::ptr_eq(old, upstream));
@@ -192,6 +204,7 @@ impl Builder {
             shadow: parts.shadow.policy(),
             upstreams: upstream::Table::new(parts.upstreams.clone()),
             uploads,
+            quotas: quotas.clone(),
             published: published(generation, parts, &sources),
             sources: sources.clone(),
             fetched: self.lists.shelf().clone(),
@@ -199,6 +212,8 @@ impl Builder {
         });
         self.generation = generation;
         self.tickets = tickets;
+        self.quotas = Some(quotas);
+        self.shared = shared;
         self.last_sources = sources;
         self.last = Some(parts.clone());
         self.pinned.get_or_insert_with(|| Pinned::of(&snapshot.settings));
@@ -275,6 +290,19 @@ fn upload_binder(binding: &UploadBinding, own: &mut Option<Binder>) -> Result<Op
     }
 }
 
+/// Connections outlive reloads, unless what they were made from changes.
+fn shared_limits(
+    settings: Option<&SharedRedis>,
+    before: Option<&Arc<Shared>>,
+    metrics: &Metrics,
+) -> Result<Option<Arc<Shared>>, String> {
+    let Some(settings) = settings else { return Ok(None) };
+    match before.filter(|shared| shared.settings() == settings) {
+        Some(shared) => Ok(Some(shared.clone())),
+        None => Shared::new(settings, metrics).map(|shared| Some(Arc::new(shared))),
+    }
+}
+
 fn published(generation: u64, parts: &Parts, sources: &[SourceStatus]) -> Published {
     let mut certificates = Vec::new();
     for (listener, material) in parts.settings().listeners.iter().zip(&parts.material) {
@@ -295,5 +323,7 @@ fn published(generation: u64, parts: &Parts, sources: &[SourceStatus]) -> Publis
         crls: sources.iter().map(SourceStatus::metrics).collect(),
         upstreams: parts.upstreams.iter().map(|upstream| upstream.name().to_owned()).collect(),
         shadow_failed: parts.shadow.failed(),
+        limits: parts.policy.limits().iter().map(|limit| limit.name().to_string()).collect(),
+        redis: parts.settings().shared_limits.as_ref().map(ToString::to_string),
     }
 }

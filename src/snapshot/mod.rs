@@ -31,6 +31,7 @@ pub use watch::Watcher;
 use crate::config::Settings;
 use crate::edge::Connection;
 use crate::policy::Policy;
+use crate::quotas::Quotas;
 use crate::revocation;
 use crate::telemetry::{EndReason, Published};
 use crate::tls::{Acceptor, TrustBundle};
@@ -54,6 +55,8 @@ pub struct Snapshot {
     pub shadow: Option<Arc<Policy>>,
     /// The registries.
     pub upstreams: upstream::Table,
+    /// How much of it, counted.
+    pub quotas: Arc<Quotas>,
     /// What ties upload sessions to their clients; none if that is switched off.
     pub uploads: Option<Binder>,
     /// How the sources of revocation lists stood.

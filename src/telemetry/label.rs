@@ -192,8 +192,8 @@ mod tests {
     use super::*;
     use crate::telemetry::shadow::ShadowResult;
     use crate::telemetry::{
-        CertificateKind, DigestCheck, EndReason, HandshakeResult, HttpVersion, Outcome, RedirectResult, ReloadResult,
-        UpgradeResult, UpstreamFault,
+        CertificateKind, DigestCheck, EndReason, HandshakeResult, HttpVersion, LimitKind, Outcome, RedirectResult,
+        ReloadResult, SharedFault, Unanswered, UpgradeResult, UpstreamFault,
     };
 
     fn assert_closed<L: Label>() {
@@ -214,6 +214,9 @@ mod tests {
         assert_closed::<Outcome>();
         assert_closed::<HandshakeResult>();
         assert_closed::<EndReason>();
+        assert_closed::<LimitKind>();
+        assert_closed::<SharedFault>();
+        assert_closed::<Unanswered>();
         assert_closed::<UpstreamFault>();
         assert_closed::<ReloadResult>();
         assert_closed::<ShadowResult>();

@@ -27,9 +27,10 @@ pub use audit::AuditLog;
 pub use content::{DigestCheck, RedirectResult};
 pub use expiring::{Expiring, ExpiringClient};
 pub use label::Label;
-pub use metrics::{CertificateExpiry, CrlState, Metrics, Published, UpstreamMetrics};
+pub use metrics::{CertificateExpiry, CrlState, LimitMetrics, Metrics, Published, SharedMetrics, UpstreamMetrics};
 pub use outcome::{
-    CertificateKind, EndReason, HandshakeResult, HttpVersion, Outcome, ReloadResult, UpgradeResult, UpstreamFault,
+    CertificateKind, EndReason, HandshakeResult, HttpVersion, LimitKind, Outcome, ReloadResult, SharedFault,
+    Unanswered, UpgradeResult, UpstreamFault,
 };
 pub use past::{Past, Unreadable};
 pub use recent::Recent;

@@ -21,6 +21,10 @@ labels! {
         Misdirected = "misdirected",
         /// The head or the body exceeds a limit.
         TooLarge = "too_large",
+        /// A limit of the policy has no room for it.
+        Limited = "limited",
+        /// A limit applies to it, and the Redis that counts gave no answer.
+        LimitsUnavailable = "limits_unavailable",
         /// The client's certificate has been revoked since the handshake.
         Revoked = "revoked",
         /// Whether the client's certificate is revoked can't be known: the list is missing or out of date.
@@ -78,6 +82,7 @@ impl Outcome {
             Self::Proxied
                 | Self::Answered
                 | Self::AuditUnavailable
+                | Self::LimitsUnavailable
                 | Self::UpstreamUnavailable
                 | Self::UpstreamBusy
                 | Self::UpstreamConnect
@@ -102,6 +107,8 @@ impl Outcome {
             | Self::Unsupported
             | Self::Misdirected
             | Self::TooLarge
+            | Self::Limited
+            | Self::LimitsUnavailable
             | Self::ClientAborted
             | Self::ClientTimeout
             | Self::ClientTooSlow
@@ -351,6 +358,42 @@ labels! {
         Storage = "storage",
         /// A health check failed.
         HealthCheck = "health_check",
+    }
+}
+
+labels! {
+    /// What of a limit a request ran into.
+    pub enum LimitKind {
+        /// Requests in a time.
+        Requests = "requests",
+        /// Manifests asked for in a time.
+        ManifestPulls = "manifest_pulls",
+        /// Bytes in a time.
+        Bytes = "bytes",
+        /// Uploads at a time.
+        ConcurrentUploads = "concurrent_uploads",
+    }
+}
+
+labels! {
+    /// Why the Redis that replicas share gave no answer.
+    pub enum SharedFault {
+        /// There is no connection, or it broke.
+        Connect = "connect",
+        /// It took too long.
+        Timeout = "timeout",
+        /// It answered with an error.
+        Answer = "answer",
+    }
+}
+
+labels! {
+    /// What became of a request that could not be counted.
+    pub enum Unanswered {
+        /// It was served.
+        Allowed = "allowed",
+        /// It was refused.
+        Refused = "refused",
     }
 }
 

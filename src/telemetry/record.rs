@@ -51,6 +51,8 @@ pub struct AccessRecord {
     pub rule: Option<Arc<str>>,
     /// What the shadow policy said; `None` if there is none, or no policy was asked.
     pub shadow: Option<ShadowRecord>,
+    /// The limit that refused it.
+    pub limit: Option<Arc<str>>,
     /// The status the client got; `None` if the request ended before one was sent.
     pub status: Option<u16>,
     /// Bytes of body received from the client.
@@ -225,7 +227,7 @@ impl Serialize for AccessRecord {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let connection = &*self.connection;
         let client = &connection.identity;
-        let mut line = serializer.serialize_struct("AccessRecord", 33)?;
+        let mut line = serializer.serialize_struct("AccessRecord", 34)?;
         line.serialize_field("time", &Shown(humantime::format_rfc3339_millis(self.time)))?;
         line.serialize_field("decision_id", &Shown(self.decision_id))?;
         line.serialize_field("generation", &self.generation)?;
@@ -249,6 +251,7 @@ impl Serialize for AccessRecord {
         let shadow = self.shadow.as_ref();
         line.serialize_field("shadow_decision", &shadow.map(|shadow| shadow.judged.as_str()))?;
         line.serialize_field("shadow_rule", &shadow.and_then(|shadow| shadow.rule.as_deref()))?;
+        line.serialize_field("limit", &self.limit.as_deref())?;
         line.serialize_field("status", &self.status)?;
         line.serialize_field("bytes_in", &self.bytes_in)?;
         line.serialize_field("bytes_out", &self.bytes_out)?;
@@ -318,6 +321,7 @@ pub(super) mod samples {
             decision: Some(Verdict::Allow),
             rule: Some("teams-pull".into()),
             shadow: None,
+            limit: None,
             status: Some(200),
             bytes_in: 0,
             bytes_out: 4096,
@@ -351,7 +355,7 @@ mod tests {
             r#""listener":"main","client":"192.0.2.1:40000","identity":"CN=ci-7","fingerprint":"FINGERPRINT","#,
             r#""serial":"0a","names":{"subject":["CN=ci-7"],"spki":"SPKI"},"tls_version":"TLSv1.3","cipher":"TLS_AES_128_GCM_SHA256","http_version":"HTTP/1.1","#,
             r#""method":"GET","target":"/v2/team-a/app/blobs/sha256:00","route":"blob","repository":"team-a/app","reference":"sha256:00","action":"pull","#,
-            r#""decision":"allow","rule":"teams-pull","shadow_decision":null,"shadow_rule":null,"status":200,"bytes_in":0,"bytes_out":4096,"duration_ms":1.5,"#,
+            r#""decision":"allow","rule":"teams-pull","shadow_decision":null,"shadow_rule":null,"limit":null,"status":200,"bytes_in":0,"bytes_out":4096,"duration_ms":1.5,"#,
             r#""upstream_ms":1.2,"upstream":"127.0.0.1:5000","outcome":"proxied","end_reason":null,"#,
             r#""request_id":null,"trace_id":null,"user_agent":"docker/29"}"#,
         );

@@ -105,12 +105,16 @@ fn a_name_in_the_clothes_of_another_is_told_from_it() {
 #[test]
 fn a_header_that_means_something_else_is_refused() {
     for name in ["Host", "X-Forwarded-For", "Docker-Content-Digest", "x_client", "no header", "Client-Cert"] {
-        let refused = gateway().upstream("http://127.0.0.1:1").configure(|c| c["headers"]["identity"] = json!(name)).try_start();
+        let refused =
+            gateway().upstream("http://127.0.0.1:1").configure(|c| c["headers"]["identity"] = json!(name)).try_start();
         let Err(log) = refused else { panic!("{name} was accepted") };
         assert!(log.contains("headers.identity") && log.contains("X-Client-Identity"), "{name}: {log}");
     }
     for order in [json!([]), json!(["spiffe", "spiffe"]), json!(["cn"])] {
-        let refused = gateway().upstream("http://127.0.0.1:1").configure(|c| c["clients"]["identity"] = order.clone()).try_start();
+        let refused = gateway()
+            .upstream("http://127.0.0.1:1")
+            .configure(|c| c["clients"]["identity"] = order.clone())
+            .try_start();
         let Err(log) = refused else { panic!("{order} was accepted") };
         assert!(log.contains("clients.identity"), "{order}: {log}");
     }

@@ -48,6 +48,8 @@ mod policy_lint;
 mod policy_replay;
 mod policy_tools;
 mod proxy_protocol;
+mod quotas;
+mod quotas_shared;
 mod real_registry;
 mod redirects;
 mod reload;

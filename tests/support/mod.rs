@@ -16,6 +16,7 @@ pub mod pki;
 mod plain;
 pub mod process;
 mod recorded;
+pub mod redis;
 pub mod registry;
 pub mod reply;
 mod running;

@@ -9,6 +9,7 @@ mod clients;
 mod limits;
 mod listener;
 mod revocation;
+mod shared;
 mod uploads;
 mod upstream;
 
@@ -25,6 +26,7 @@ pub use clients::{ClientName, Clients};
 pub use limits::{H2Frames, Limits};
 pub use listener::{Listener, ListenerTls, ProxyProtocol, ServerCertificate, TlsVersion};
 pub use revocation::{ChainCheck, CrlSource, Freshness, Revocation};
+pub use shared::{OnFailure, Redis, SharedLimits};
 pub use uploads::Uploads;
 pub use upstream::{Authorization, Credentials, HealthCheck, RedirectMode, Upstream, UpstreamTimeouts, UpstreamTls};
 
@@ -67,6 +69,10 @@ pub struct Config {
     /// Bounds on what one client, or all of them together, may take.
     #[serde(default)]
     pub limits: Limits,
+
+    /// Where replicas count together what the policy's limits bound.
+    #[serde(default)]
+    pub shared_limits: SharedLimits,
 
     /// Headers the gateway makes for the registry. Whatever a client sends under these names is removed first.
     #[serde(default)]

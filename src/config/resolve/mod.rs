@@ -9,6 +9,7 @@ mod limits;
 mod listener;
 mod redirects;
 mod revocation;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod uploads;
@@ -77,6 +78,7 @@ impl Resolver<'_> {
             ),
             uploads: self.uploads(&config.uploads),
             limits: self.limits(&config.limits),
+            shared_limits: self.shared_limits(&config.shared_limits),
             headers: self.headers(&config.headers),
             reload: self.reload(&config.reload),
             health: self.health(&config.health),

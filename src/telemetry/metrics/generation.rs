@@ -22,6 +22,10 @@ pub struct Published {
     pub upstreams: Vec<String>,
     /// Whether the file of the shadow policy could not be used.
     pub shadow_failed: bool,
+    /// The names of the policy's limits.
+    pub limits: Vec<String>,
+    /// The address of the Redis that replicas share.
+    pub redis: Option<String>,
 }
 
 /// When a certificate expires.

@@ -7,7 +7,9 @@ mod connections;
 mod crls;
 mod family;
 mod generation;
+mod limits;
 mod requests;
+mod shared;
 mod upstream;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -18,7 +20,9 @@ use prometheus::{IntCounter, IntGauge, Registry, TextEncoder};
 use self::connections::ConnectionFamilies;
 use self::family::{Families, Table};
 use self::generation::GenerationFamilies;
+use self::limits::LimitFamilies;
 use self::requests::RequestFamilies;
+use self::shared::SharedFamilies;
 use self::upstream::UpstreamFamilies;
 use super::outcome::{EndReason, HandshakeResult, HttpVersion, ReloadResult, UpgradeResult};
 use super::record::AccessRecord;
@@ -27,6 +31,8 @@ pub(super) use self::audit::AuditCounters;
 pub(super) use self::connections::OpenConnection;
 pub use self::crls::CrlState;
 pub use self::generation::{CertificateExpiry, Published};
+pub use self::limits::LimitMetrics;
+pub use self::shared::SharedMetrics;
 pub use self::upstream::UpstreamMetrics;
 
 /// From a refusal, which takes well under a millisecond, to a layer of some gigabytes.
@@ -41,6 +47,8 @@ pub struct Metrics {
     connections: ConnectionFamilies,
     requests: RequestFamilies,
     upstreams: UpstreamFamilies,
+    limits: LimitFamilies,
+    shared: SharedFamilies,
     generation: GenerationFamilies,
     open_files_limit: IntGauge,
     connections_limit: IntGauge,
@@ -112,6 +120,8 @@ impl Metrics {
             connections: ConnectionFamilies::new(&families)?,
             requests: RequestFamilies::new(&families)?,
             upstreams: UpstreamFamilies::new(&families)?,
+            limits: LimitFamilies::new(&families)?,
+            shared: SharedFamilies::new(&families)?,
             generation: GenerationFamilies::new(&families)?,
             audit: AuditCounters::new(&families)?,
             access_drops,
@@ -163,6 +173,18 @@ impl Metrics {
         self.upstreams.resolve(name)
     }
 
+    /// The handles of a limit, for as long as a generation names it.
+    #[must_use]
+    pub fn limit(&self, name: &str) -> LimitMetrics {
+        self.limits.resolve(name)
+    }
+
+    /// The handles of the Redis that replicas share, for as long as a generation names it.
+    #[must_use]
+    pub fn shared(&self, redis: &str) -> SharedMetrics {
+        self.shared.resolve(redis)
+    }
+
     /// An attempt to load everything anew ended.
     pub fn reload(&self, result: ReloadResult, now: SystemTime) {
         self.generation.reload(result, now);
@@ -188,6 +210,8 @@ impl Metrics {
         let _whole = self.publication();
         self.generation.publish(published);
         self.upstreams.retain(&published.upstreams);
+        self.limits.retain(&published.limits);
+        self.shared.retain(published.redis.as_deref());
     }
 
     /// A URL with revocation lists was asked: when it answered last, in unix seconds, if it did now, and whether

@@ -1,0 +1,79 @@
+//! Holds a request to the limits of the policy, and tells the client what it has left.
+
+use http::HeaderName;
+use http::header::RETRY_AFTER;
+use pingora::http::ResponseHeader;
+
+use super::context::Exchange;
+use super::refusal::Refusal;
+use crate::oci::{Route, RouteKind};
+use crate::quotas::{Demand, Denied, Left, Pull};
+
+/// As Docker Hub has them: `100;w=21600` is a hundred in six hours.
+const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
+const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
+
+/// Seconds after which to try again what isn't available.
+const UNAVAILABLE_RETRY: u64 = 5;
+
+/// Asks the limits that apply to the client. What the policy refused doesn't get here and counts nothing.
+pub(super) async fn check(exchange: &mut Exchange) -> Result<(), Refusal> {
+    if exchange.snapshot.policy.limits().is_empty() {
+        return Ok(());
+    }
+    let snapshot = exchange.snapshot.clone();
+    let policy = &snapshot.policy;
+    let Some(demand) = exchange.route.as_ref().map(demand) else {
+        return Err(Refusal::internal("limits were asked before the route was known"));
+    };
+    let standing = exchange.connection.standing(policy);
+    let client = exchange.connection.client_id;
+    match snapshot.quotas.admit(policy, &standing, client, demand).await {
+        Ok(grant) => {
+            exchange.grant = grant;
+            Ok(())
+        }
+        Err(Denied::Unknown) => Err(Refusal::limits_unknown()),
+        Err(Denied::Refused(refused)) => {
+            let refusal = Refusal::limited(&refused, &exchange.decision_id.to_string());
+            exchange.limited_by(refused.limit);
+            Err(refusal)
+        }
+    }
+}
+
+fn demand(route: &Route) -> Demand {
+    let method = route.method().as_str();
+    let manifest = match (route.kind(), method) {
+        (RouteKind::Manifest, "GET") => Some(Pull::Take),
+        (RouteKind::Manifest, "HEAD") => Some(Pull::Look),
+        _ => None,
+    };
+    let upload =
+        matches!((route.kind(), method), (RouteKind::UploadStart, "POST") | (RouteKind::Upload, "PATCH" | "PUT"));
+    Demand { manifest, upload }
+}
+
+/// Tells in an answer what the client has left. What the registry says of the gateway's own limits there is nobody
+/// else's, and would contradict it.
+pub(super) fn show(response: &mut ResponseHeader, exchange: &Exchange) -> pingora::Result<()> {
+    match exchange.grant.left() {
+        Some(left) => write(response, left),
+        None => Ok(()),
+    }
+}
+
+fn write(response: &mut ResponseHeader, left: Left) -> pingora::Result<()> {
+    let seconds = left.quota.window.as_secs();
+    response.insert_header(LIMIT, format!("{};w={seconds}", left.quota.amount))?;
+    response.insert_header(REMAINING, format!("{};w={seconds}", left.remaining))
+}
+
+/// Tells in a refusal when to come again, and what is left.
+pub(super) fn write_refusal(response: &mut ResponseHeader, refusal: &Refusal) -> pingora::Result<()> {
+    let unavailable = (refusal.status == 503).then_some(UNAVAILABLE_RETRY);
+    if let Some(seconds) = refusal.retry_after.or(unavailable) {
+        response.insert_header(RETRY_AFTER, seconds)?;
+    }
+    refusal.left.map_or(Ok(()), |left| write(response, left))
+}

@@ -1,0 +1,232 @@
+//! A Redis that replicas share: connections to it, deadlines, and what is done while it is away.
+//!
+//! Each serving thread has a connection of its own, made when it is first needed and made anew after a fault; requests of
+//! the thread share it, each with one round trip, one behind the other. A deadline bounds the whole, connecting included.
+//!
+//! When Redis doesn't answer, it counts as away: nobody waits for it then, and one request in a while finds out whether
+//! it is back. That it went and came back is said once each.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionAddr, FromRedisValue, IntoConnectionInfo, RedisConnectionInfo,
+    ScriptInvocation,
+};
+use tokio::sync::Mutex;
+
+use crate::config::{Endpoint, OnFailure, SharedRedis};
+use crate::telemetry::{Metrics, SharedFault, SharedMetrics, Unanswered};
+
+/// How often a Redis that is away is tried.
+const RETRY: Duration = Duration::from_millis(500);
+
+thread_local! {
+    /// This thread's connection. A connection belongs to the runtime that it was made on.
+    static LINK: Arc<Mutex<Link>> = Arc::default();
+}
+
+/// A connection, to which Redis, and how many there were before it.
+#[derive(Default)]
+struct Link {
+    redis: u64,
+    number: u64,
+    connection: Option<MultiplexedConnection>,
+}
+
+/// A Redis that replicas share.
+pub(crate) struct Shared {
+    /// Different for each of the process.
+    id: u64,
+    settings: SharedRedis,
+    client: Client,
+    start: Instant,
+    away: AtomicBool,
+    /// When a Redis that is away may be tried again, in milliseconds since the start.
+    retry_at: AtomicU64,
+    metrics: SharedMetrics,
+}
+
+/// Redis gave no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NoAnswer;
+
+impl Shared {
+    /// Nothing is asked yet.
+    ///
+    /// # Errors
+    ///
+    /// A text for the operator, when the address can't be used.
+    pub(crate) fn new(settings: &SharedRedis, metrics: &Metrics) -> Result<Self, String> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let metrics = metrics.shared(&settings.to_string());
+        metrics.set_available(true);
+        Ok(Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            client: client(settings).map_err(|e| e.to_string())?,
+            settings: settings.clone(),
+            start: Instant::now(),
+            away: AtomicBool::new(false),
+            retry_at: AtomicU64::new(0),
+            metrics,
+        })
+    }
+
+    /// What it was made from.
+    pub(crate) fn settings(&self) -> &SharedRedis {
+        &self.settings
+    }
+
+    /// A key of this gateway's.
+    pub(crate) fn key(&self, parts: fmt::Arguments<'_>) -> String {
+        format!("{}{parts}", self.settings.key_prefix)
+    }
+
+    /// Whether a request goes on although Redis gave no answer about it; counts what becomes of it.
+    pub(crate) fn allows_unanswered(&self) -> bool {
+        let allowed = self.settings.on_failure == OnFailure::Allow;
+        self.metrics.unanswered(if allowed { Unanswered::Allowed } else { Unanswered::Refused });
+        allowed
+    }
+
+    /// Runs a script and waits for its answer, but not longer than is configured, and not at all while Redis is away.
+    pub(crate) async fn run<T: FromRedisValue>(&self, script: &ScriptInvocation<'_>) -> Result<T, NoAnswer> {
+        if !self.may_try() {
+            return Err(NoAnswer);
+        }
+        let link = LINK.with(Arc::clone);
+        let began = Instant::now();
+        let mut used = 0;
+        match tokio::time::timeout(self.settings.timeout, self.try_twice(&link, script, &mut used)).await {
+            Ok(Ok(answer)) => {
+                self.metrics.answered(began.elapsed());
+                self.note_answer();
+                Ok(answer)
+            }
+            Ok(Err(e)) => {
+                let lost = e.is_io_error() || e.is_connection_dropped();
+                self.disconnect(&link, used);
+                self.note_fault(if lost { SharedFault::Connect } else { SharedFault::Answer }, &e.to_string());
+                Err(NoAnswer)
+            }
+            Err(_) => {
+                self.disconnect(&link, used);
+                self.note_fault(SharedFault::Timeout, "no answer in time");
+                Err(NoAnswer)
+            }
+        }
+    }
+
+    /// Runs a script, and again on a new connection if the one that is at hand was closed while nobody used it.
+    async fn try_twice<T: FromRedisValue>(
+        &self,
+        link: &Mutex<Link>,
+        script: &ScriptInvocation<'_>,
+        used: &mut u64,
+    ) -> redis::RedisResult<T> {
+        let (number, mut connection, fresh) = self.connection(link).await?;
+        *used = number;
+        match script.invoke_async(&mut connection).await {
+            Err(e) if !fresh && (e.is_io_error() || e.is_connection_dropped()) => {
+                self.disconnect(link, number);
+                let (number, mut connection, _) = self.connection(link).await?;
+                *used = number;
+                script.invoke_async(&mut connection).await
+            }
+            answer => answer,
+        }
+    }
+
+    /// The thread's connection, its number, and whether it was made just now. Who comes while it is being made waits for it.
+    async fn connection(&self, link: &Mutex<Link>) -> redis::RedisResult<(u64, MultiplexedConnection, bool)> {
+        let mut link = link.lock().await;
+        if link.redis != self.id {
+            *link = Link { redis: self.id, number: link.number, connection: None };
+        }
+        if let Some(connection) = &link.connection {
+            return Ok((link.number, connection.clone(), false));
+        }
+        // The deadline is that of the whole question.
+        let config = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+        link.number += 1;
+        link.connection = Some(connection.clone());
+        Ok((link.number, connection, true))
+    }
+
+    /// Gives up a connection that failed, unless there is another by now.
+    fn disconnect(&self, link: &Mutex<Link>, number: u64) {
+        if let Ok(mut link) = link.try_lock()
+            && link.redis == self.id
+            && link.number == number
+        {
+            link.connection = None;
+        }
+    }
+
+    /// Whether it is worth asking: Redis isn't away, or it is this one's turn to find out.
+    fn may_try(&self) -> bool {
+        if !self.away.load(Ordering::Acquire) {
+            return true;
+        }
+        let now = self.now();
+        let retry_at = self.retry_at.load(Ordering::Acquire);
+        let next = now.saturating_add(milliseconds(RETRY.max(self.settings.timeout)));
+        now >= retry_at && self.retry_at.compare_exchange(retry_at, next, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    fn note_answer(&self) {
+        if self.away.swap(false, Ordering::AcqRel) {
+            self.metrics.set_available(true);
+            log::info!("shared limits: Redis at {} answers again", self.settings);
+        }
+    }
+
+    fn note_fault(&self, fault: SharedFault, cause: &str) {
+        self.metrics.fault(fault);
+        self.retry_at.store(self.now().saturating_add(milliseconds(RETRY)), Ordering::Release);
+        if !self.away.swap(true, Ordering::AcqRel) {
+            self.metrics.set_available(false);
+            let becomes = match self.settings.on_failure {
+                OnFailure::Allow => "served without being counted",
+                OnFailure::Refuse => "refused",
+            };
+            log::warn!(
+                "shared limits: Redis at {} gives no answer ({cause}); requests that limits apply to are {becomes} until it does",
+                self.settings
+            );
+        }
+    }
+
+    fn now(&self) -> u64 {
+        milliseconds(self.start.elapsed())
+    }
+}
+
+fn client(settings: &SharedRedis) -> redis::RedisResult<Client> {
+    let address = match &settings.endpoint {
+        Endpoint::Tcp { host, port } => ConnectionAddr::Tcp(host.clone(), *port),
+        Endpoint::Unix(path) => ConnectionAddr::Unix(path.clone()),
+    };
+    let mut login = RedisConnectionInfo::default().set_db(settings.database.into());
+    if let Some(username) = &settings.username {
+        login = login.set_username(username);
+    }
+    if let Some(password) = &settings.password {
+        login = login.set_password(password.expose());
+    }
+    Client::open(address.into_connection_info()?.set_redis_settings(login))
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
