@@ -7,12 +7,12 @@
 //! |---|---|
 //! | every endpoint with its methods, and no other | `routing::what_is_served_…`, `routing::what_is_refused_…` |
 //! | the name is greedy: `a/blobs/uploads/manifests/x` | `a_name_that_looks_like_an_upload_is_a_repository_of_its_own` |
-//! | spellings: `%2f`, `%73`, `..`, `//`, `/./`, case, `;`, a slash at the end, 256 characters | [`ATTACKS`], `routing`, `real_registry::a_secret_repository_…`, `corpus::routes` |
+//! | spellings: `%2f`, `%73`, `..`, `//`, `/./`, case, `;`, a slash at the end, 256 characters | `attacks`, `routing`, `real_registry::a_secret_repository_…`, `corpus::routes` |
 //! | prefixes: `team-evil/x` for `team/*` | `policy::globs_stop_at_segments`, `upstreams::repositories_choose_…` |
-//! | `mount` and `from` in query and form, repeated, encoded, without source, across upstreams | [`ATTACKS`], `routing::bodies_…`, `real_registry::a_secret_layer_…`, `upstreams::a_mount_never_crosses_upstreams` |
+//! | `mount` and `from` in query and form, repeated, encoded, without source, across upstreams | `attacks`, `routing::bodies_…`, `real_registry::a_secret_layer_…`, `upstreams::a_mount_never_crosses_upstreams` |
 //! | a refused mount becomes an upload | `routing::a_refused_mount_becomes_a_plain_upload` |
-//! | queries: unknown, repeated, `n=-1`, `;` | `routing::what_is_served_…`, `routing::what_is_refused_…`, [`ATTACKS`] |
-//! | methods: lower case, unknown, overridden by header or query | [`ATTACKS`], `headers::a_client_cannot_speak_…` |
+//! | queries: unknown, repeated, `n=-1`, `;` | `routing::what_is_served_…`, `routing::what_is_refused_…`, `attacks` |
+//! | methods: lower case, unknown, overridden by header or query | `attacks`, `headers::a_client_cannot_speak_…` |
 //! | every tag of a push by digest | `policy::tag_limits_hold_for_every_tag_of_a_push` |
 //! | deleting by digest what tags protect | `a_delete_by_digest_is_a_delete_of_every_tag` |
 //! | a tag limit on pulls, which pulls by digest would evade | the policy doesn't compile (`policy` unit tests) |
@@ -22,11 +22,13 @@
 //! | wrong content | `digests` |
 //! | framing: CL.TE, TE.CL, TE.TE, CL.CL, chunks, line endings, trailers, pipelines | `http_strictness`, `nothing_smuggled_reaches_a_real_registry` |
 //! | HTTP/2: fields, pseudo-fields, lengths, CONNECT | `http2_strictness` |
-//! | forwarding, identity and override headers, `Connection` | `headers`, [`ATTACKS`], `real_registry::the_registrys_answers_never_point_elsewhere` |
-//! | Host, SNI, absolute form | `http_strictness::a_host_that_…`, `http_strictness::odd_targets_are_refused`, [`ATTACKS`] |
+//! | forwarding, identity and override headers, `Connection` | `headers`, `attacks`, `real_registry::the_registrys_answers_never_point_elsewhere` |
+//! | Host, SNI, absolute form | `http_strictness::a_host_that_…`, `http_strictness::odd_targets_are_refused`, `attacks` |
 //! | Upgrade, CONNECT | `http_strictness::no_tunnel_is_opened`, `http2_strictness::an_extended_connect_…` |
 //! | text in names of a certificate that reads as another's | `policy::several_common_names_…`, `policy::text_in_a_common_name_…` |
 //! | GET and HEAD refused alike | `policy::get_and_head_…`, `routing::get_and_head_are_refused_alike` |
+
+mod attacks;
 
 use crate::support::gateway::{Builder, Client, Gateway, gateway, plain_http};
 use crate::support::process;
@@ -38,146 +40,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
+use attacks::{ATTACKS, OCI, UPLOADS};
+
 /// A client that pulls and pushes below `team`, pulls below `lib`, and may nothing else.
 const FEW: &str = "
 rules:
   - { name: own, subjects: [any], repositories: ['team/**'], actions: [pull, push], effect: allow }
   - { name: base, subjects: [any], repositories: ['lib/**'], actions: [pull], effect: allow }
 ";
-
-const FORM: &str = "application/x-www-form-urlencoded";
-const OCI: &str = "application/vnd.oci.image.manifest.v1+json";
-
-struct Attack {
-    method: &'static str,
-    /// `{s}` stands for the digest of a secret layer, `{m}` for that of the manifest of `lib/base:v1`.
-    target: &'static str,
-    headers: &'static [(&'static str, &'static str)],
-    body: &'static str,
-}
-
-const fn get(target: &'static str) -> Attack {
-    Attack { method: "GET", target, headers: &[], body: "" }
-}
-
-const fn post(target: &'static str, kind: &'static [(&'static str, &'static str)], body: &'static str) -> Attack {
-    Attack { method: "POST", target, headers: kind, body }
-}
-
-const fn write(method: &'static str, target: &'static str, headers: &'static [(&'static str, &'static str)]) -> Attack {
-    Attack { method, target, headers, body: "" }
-}
-
-const UPLOADS: &str = "/v2/team/own/blobs/uploads/";
-
-const ATTACKS: &[Attack] = &[
-    // Another repository, spelt in every way.
-    get("/v2/secret/repo/blobs/{s}"),
-    get("/v2/secret/repo/manifests/v1"),
-    get("/v2/secret/repo/tags/list"),
-    get("/v2/secret/repo/referrers/{s}"),
-    get("/v2/secret%2frepo/blobs/{s}"),
-    get("/v2/secret%2Frepo/blobs/{s}"),
-    get("/v2/%73ecret/repo/blobs/{s}"),
-    get("/v2/%2573ecret/repo/blobs/{s}"),
-    get("/v2/team/../secret/repo/blobs/{s}"),
-    get("/v2/team/%2e%2e/secret/repo/blobs/{s}"),
-    get("/v2/team/.%2e/secret/repo/blobs/{s}"),
-    get("/v2/team/..%2fsecret/repo/blobs/{s}"),
-    get("/v2/team/..;/secret/repo/blobs/{s}"),
-    get("/v2/team/app/../../secret/repo/blobs/{s}"),
-    get("/v2/team/app/blobs/{s}/../../../../secret/repo/blobs/{s}"),
-    get("/v2/team/app/manifests/../../../secret/repo/manifests/v1"),
-    get("/v2//secret/repo/blobs/{s}"),
-    get("//v2/secret/repo/blobs/{s}"),
-    get("/v2/./secret/repo/blobs/{s}"),
-    get("/v2/team//../secret/repo/blobs/{s}"),
-    get("/v2/secret/repo/blobs/{s}/"),
-    get("/v2/SECRET/repo/blobs/{s}"),
-    get("/V2/secret/repo/blobs/{s}"),
-    get("/v2/secret/repo/blobs/{s}?ns=team/app"),
-    get("/v2/team/app/tags/list?last=../../secret/repo"),
-    // Everything that isn't a repository.
-    get("/v2/_catalog"),
-    get("/v2/_catalog?n=-1"),
-    get("/v2/_catalog/"),
-    get("/v2/%5fcatalog"),
-    get("/metrics"),
-    get("/debug/vars"),
-    get("/debug/pprof/"),
-    get("/v1/_ping"),
-    get("/"),
-    // A layer of another repository, linked into one's own.
-    post("/v2/team/own/blobs/uploads/?mount={s}&from=secret/repo", &[], ""),
-    post("/v2/team/own/blobs/uploads/?from=secret/repo&mount={s}", &[], ""),
-    post("/v2/team/own/blobs/uploads/?mount={s}", &[], ""),
-    post("/v2/team/own/blobs/uploads/?mount={s}&from=lib/base&from=secret/repo", &[], ""),
-    post("/v2/team/own/blobs/uploads/?mount={s}&from=lib/base;from=secret/repo", &[], ""),
-    post("/v2/team/own/blobs/uploads/?mount={s}&fr%6fm=secret/repo", &[], ""),
-    post("/v2/team/own/blobs/uploads/?mount={s}&from=lib/../secret/repo", &[], ""),
-    post("/v2/team/own/blobs/uploads/?mount={s}&from=lib%2f..%2fsecret%2frepo", &[], ""),
-    post("/v2/team/own/blobs/uploads/?mount={s}&From=secret/repo", &[], ""),
-    post(UPLOADS, &[("content-type", FORM)], "mount={s}&from=secret/repo"),
-    post("/v2/team/own/blobs/uploads/?mount={s}&from=lib/base", &[("content-type", FORM)], "from=secret/repo"),
-    post(UPLOADS, &[("content-type", "Application/X-WWW-Form-URLencoded; charset=x")], "mount={s}&from=secret/repo"),
-    post(
-        UPLOADS,
-        &[("content-type", "multipart/form-data; boundary=x")],
-        "--x\r\nContent-Disposition: form-data; name=\"mount\"\r\n\r\n{s}\r\n--x\r\nContent-Disposition: form-data; \
-         name=\"from\"\r\n\r\nsecret/repo\r\n--x--\r\n",
-    ),
-    post("/v2/secret/repo/blobs/uploads/", &[], ""),
-    // Writes to what may only be read, and deletes, which nobody may.
-    write("PUT", "/v2/lib/base/manifests/v1", &[("content-type", OCI)]),
-    write("PUT", "/v2/lib/base/manifests/{m}?tag=v2", &[("content-type", OCI)]),
-    write("PUT", "/v2/lib/base/blobs/uploads/manifests/v1", &[("content-type", OCI)]),
-    write("POST", "/v2/lib/base/blobs/uploads/", &[]),
-    write("PATCH", "/v2/lib/base/blobs/uploads/3f2a?_state=x", &[]),
-    write("PUT", "/v2/lib/base/blobs/uploads/3f2a?_state=x&digest={s}", &[]),
-    write("DELETE", "/v2/lib/base/blobs/uploads/3f2a?_state=x", &[]),
-    write("DELETE", "/v2/lib/base/manifests/{m}", &[]),
-    write("DELETE", "/v2/lib/base/manifests/v1", &[]),
-    write("DELETE", "/v2/team/app/manifests/{m}", &[]),
-    write("DELETE", "/v2/team/app/blobs/{s}", &[]),
-    write("DELETE", "/v2/team/app/tags/v1", &[]),
-    write("delete", "/v2/lib/base/manifests/{m}", &[]),
-    write("Delete", "/v2/lib/base/manifests/{m}", &[]),
-    write("put", "/v2/lib/base/manifests/v1", &[("content-type", OCI)]),
-    write("POST", "/v2/lib/base/manifests/{m}", &[("x-http-method-override", "DELETE")]),
-    write("GET", "/v2/lib/base/manifests/{m}", &[("x-http-method-override", "DELETE"), ("x-http-method", "DELETE")]),
-    write("GET", "/v2/lib/base/manifests/{m}?_method=DELETE", &[("x-method-override", "DELETE")]),
-    // Somebody else's name, host or place.
-    write("GET", "/v2/", &[("x-original-url", "/v2/secret/repo/blobs/{s}"), ("x-rewrite-url", "/v2/secret/repo/")]),
-    write(
-        "GET",
-        "/v2/team/app/tags/list",
-        &[("x-forwarded-prefix", "/v2/secret"), ("x-forwarded-host", "secret.test")],
-    ),
-    write("GET", "/v2/team/app/tags/list", &[("forwarded", "host=secret.test;proto=http"), ("x-host", "secret.test")]),
-    write("GET", "/v2/team/app/tags/list", &[("x-forwarded-user", "secret"), ("x_forwarded_host", "secret.test")]),
-];
-
-impl Attack {
-    fn filled(&self, secret: &str, manifest: &str) -> (String, Vec<(String, String)>, String) {
-        let fill = |text: &str| text.replace("{s}", secret).replace("{m}", manifest);
-        let headers = self.headers.iter().map(|(name, value)| ((*name).to_owned(), fill(value))).collect();
-        (fill(self.target), headers, fill(self.body))
-    }
-
-    /// Sends it on a connection of its own: a malformed request may cost it. The answer, if there was one.
-    fn send(&self, client: &mut Client, secret: &str, manifest: &str) -> String {
-        let (target, headers, body) = self.filled(secret, manifest);
-        let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        let reply = match client {
-            Client::H1(client) => {
-                client.request(self.method, &target, &headers, body.as_bytes()).map_err(|e| e.to_string())
-            }
-            // What the client library can't express didn't happen.
-            Client::H2(client) => client.request(self.method, &target, &headers, body.as_bytes()),
-        };
-        reply.map_or_else(|e| e, |reply| format!("{} {:?} {}", reply.status, reply.headers, reply.text()))
-    }
-}
 
 /// Whether the client's rights cover what reached the upstream.
 fn is_covered(request: &Recorded) -> bool {
@@ -303,9 +173,10 @@ fn state(registry: &Registry) -> BTreeMap<String, Vec<u8>> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).expect("the storage is readable").flatten() {
             let path = entry.path();
-            if path.is_dir() && path.file_name() != Some("_uploads".as_ref()) {
+            let is_folder = entry.file_type().expect("the storage is readable").is_dir();
+            if is_folder && path.file_name() != Some("_uploads".as_ref()) {
                 folders.push(path);
-            } else if path.is_file() {
+            } else if !is_folder {
                 let content = fs::read(&path).unwrap_or_default();
                 files.insert(path.to_string_lossy().into_owned(), content);
             }
