@@ -7,6 +7,7 @@ use prometheus::proto::MetricType;
 
 use super::{CertificateKind, EndReason, HandshakeResult, HttpVersion, Outcome, UpstreamFault, populated};
 use crate::telemetry::label::{Label, RouteLabel, StatusClass};
+use crate::telemetry::{DigestCheck, RedirectResult};
 
 const HEAD: &str = "\
 # Metrics
@@ -30,6 +31,8 @@ const VALUES: &[(&str, &str, fn() -> String)] = &[
     ("reason", "of `portcullis_connections_ended_total`, and `end_reason` in access records", table::<EndReason>),
     ("protocol", "of `portcullis_connections_total`", table::<HttpVersion>),
     ("kind", "of `portcullis_upstream_errors_total`", table::<UpstreamFault>),
+    ("result", "of `portcullis_digest_checks_total`", table::<DigestCheck>),
+    ("result", "of `portcullis_upstream_redirects_total`", table::<RedirectResult>),
     ("kind", "of `portcullis_certificate_expiry_timestamp_seconds`", table::<CertificateKind>),
 ];
 
