@@ -31,6 +31,7 @@ mod groups;
 mod harness;
 mod headers;
 mod healthcheck;
+mod helm;
 mod host;
 mod http2_strictness;
 mod http_strictness;

@@ -1,5 +1,6 @@
 //! Tests that need a tool of the machine: they fail in CI, and elsewhere say loudly that they did not run.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Whether all `tools` are installed. `false` means the caller must return at once; it has been said on stderr.
@@ -32,8 +33,19 @@ pub fn skipped(reason: &str) -> bool {
 /// couldn't is said there and here, and fails nothing.
 #[track_caller]
 pub fn extra(tool: &str) -> Option<PathBuf> {
+    find_extra(tool, fs::Metadata::is_file)
+}
+
+/// The same for a directory.
+#[track_caller]
+pub fn extra_directory(name: &str) -> Option<PathBuf> {
+    find_extra(name, fs::Metadata::is_dir)
+}
+
+#[track_caller]
+fn find_extra(tool: &str, wanted: fn(&fs::Metadata) -> bool) -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tools").join(tool);
-    if path.metadata().is_ok_and(|found| found.is_file()) {
+    if path.metadata().is_ok_and(|found| wanted(&found)) {
         return Some(path);
     }
     let place = std::panic::Location::caller();
