@@ -7,7 +7,6 @@ use serde_json::json;
 
 use super::Failure;
 use crate::cli::emit;
-use crate::config::policy::PolicyFile;
 use crate::config::{self, Diagnostic, Diagnostics, Settings, Severity};
 use crate::policy::{self, Lint};
 use crate::tls::TrustBundle;
