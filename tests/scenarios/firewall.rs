@@ -268,6 +268,9 @@ fn nothing_smuggled_reaches_a_real_registry() {
                 "{get}Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n\r\n{smuggled}"
             ),
             format!("{get}\r\n{smuggled}"),
+            smuggled.replacen(" /v2/", " https://gw.test/v2/", 1),
+            smuggled.replacen(" /v2/", " http://evil.example/v2/", 1),
+            smuggled.replacen(" HTTP/1.1", " HTTP/1.0", 1),
         ] {
             let mut client = gateway.h1();
             let _ = client.send(bytes.as_bytes());

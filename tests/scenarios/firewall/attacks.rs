@@ -85,6 +85,8 @@ pub const ATTACKS: &[Attack] = &[
          name=\"from\"\r\n\r\nsecret/repo\r\n--x--\r\n",
     ),
     post("/v2/secret/repo/blobs/uploads/", &[], ""),
+    post("/v2/team/../secret/repo/blobs/uploads/", &[], ""),
+    post("/v2/team//own/../../lib/base/blobs/uploads/", &[], ""),
     // Writes to what may only be read, and deletes, which nobody may.
     write("PUT", "/v2/lib/base/manifests/v1", &[("content-type", OCI)]),
     write("PUT", "/v2/lib/base/manifests/{m}?tag=v2", &[("content-type", OCI)]),
@@ -98,6 +100,8 @@ pub const ATTACKS: &[Attack] = &[
     write("DELETE", "/v2/team/app/manifests/{m}", &[]),
     write("DELETE", "/v2/team/app/blobs/{s}", &[]),
     write("DELETE", "/v2/team/app/tags/v1", &[]),
+    write("DELETE", "/v2/team/app/../../lib/base/manifests/{m}", &[]),
+    write("DELETE", "/v2/team%2f..%2flib/base/manifests/{m}", &[]),
     write("delete", "/v2/lib/base/manifests/{m}", &[]),
     write("Delete", "/v2/lib/base/manifests/{m}", &[]),
     write("put", "/v2/lib/base/manifests/v1", &[("content-type", OCI)]),
