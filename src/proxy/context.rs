@@ -173,7 +173,7 @@ impl Exchange {
 
     /// Notes what the policy is about to be asked.
     pub(super) fn note_asked(&mut self, route: &Route) {
-        self.record.target = Some(Text::target(&route.deciding_target()));
+        self.record.target = Some(Text::target(route.deciding_target()));
     }
 
     pub(super) fn permit(&mut self, permit: Permit) {

@@ -148,11 +148,7 @@ mod tests {
     fn asked(method: &str, target: &str) -> AccessRecord {
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         let route = oci::route(method, path, query).expect("a route");
-        AccessRecord {
-            method: method.into(),
-            target: Some(Text::target(&route.deciding_target())),
-            ..samples::record()
-        }
+        AccessRecord { method: method.into(), target: Some(Text::target(route.deciding_target())), ..samples::record() }
     }
 
     #[test]

@@ -83,12 +83,19 @@ impl AccessRecord {
     #[must_use]
     pub fn take(&mut self) -> Self {
         let method = std::mem::take(&mut self.method);
-        let texts =
-            [&mut self.repository, &mut self.reference, &mut self.request_id, &mut self.trace_id, &mut self.user_agent]
-                .map(Option::take);
+        let texts = [
+            &mut self.target,
+            &mut self.repository,
+            &mut self.reference,
+            &mut self.request_id,
+            &mut self.trace_id,
+            &mut self.user_agent,
+        ]
+        .map(Option::take);
         let mut record = self.clone();
         record.method = method;
-        [record.repository, record.reference, record.request_id, record.trace_id, record.user_agent] = texts;
+        [record.target, record.repository, record.reference, record.request_id, record.trace_id, record.user_agent] =
+            texts;
         record
     }
 }
@@ -163,8 +170,8 @@ impl Text {
 
     /// Like [`Text::new`] for a target.
     #[must_use]
-    pub fn target(text: &str) -> Self {
-        Self(cut(text, Self::MAX_TARGET).into())
+    pub fn target(text: String) -> Self {
+        if text.len() <= Self::MAX_TARGET { Self(text.into()) } else { Self(cut(&text, Self::MAX_TARGET).into()) }
     }
 
     /// Like [`Text::new`] for a header value, which need not be UTF-8.
@@ -313,7 +320,7 @@ pub(super) mod samples {
             }),
             http_version: HttpVersion::Http11,
             method: "GET".into(),
-            target: Some(Text::target("/v2/team-a/app/blobs/sha256:00")),
+            target: Some(Text::target("/v2/team-a/app/blobs/sha256:00".to_owned())),
             route: Some(RouteKind::Blob),
             repository: Some("team-a/app".into()),
             reference: Some("sha256:00".into()),

@@ -9,8 +9,8 @@ use crate::support::upstream::{Answer, Upstream};
 use crate::support::{process, skip};
 use portcullis::config::policy::PolicyFile;
 use portcullis::identity::{Attribute, Description, PeerIdentity};
-use portcullis::oci;
-use portcullis::policy::{Facts, compile, suite};
+use portcullis::oci::{self, Route};
+use portcullis::policy::{Facts, Policy, compile, suite};
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::path::Path;
@@ -111,9 +111,11 @@ const ALLOCATIONS_OF_A_REQUEST: u64 = 1_000;
 const PART: &str = "PORTCULLIS_TEST_PART";
 
 /// The parts that every request goes through, with the bound of each.
-const PARTS: [(&str, Cost); 2] = [
+const PARTS: [(&str, Cost); 3] = [
     ("route", Cost { instructions: 1_000_000, allocations: 100 }),
     ("decide", Cost { instructions: 1_000_000, allocations: 0 }),
+    // Where a shadow policy is evaluated: another decision, over a copy of the route.
+    ("shadow", Cost { instructions: 1_000_000, allocations: 3 }),
 ];
 
 #[test]
@@ -155,12 +157,13 @@ fn a_part_for_valgrind() {
                 black_box(oci::route("GET", black_box("/v2/team/app/manifests/v1"), None)).expect("a route");
             }
         }
-        "decide" => decide(times),
+        "decide" => decide(times, |policy, _, facts| drop(black_box(policy.decide(black_box(facts))))),
+        "shadow" => decide(times, |policy, route, facts| drop(black_box(policy.judge_route(black_box(route), facts)))),
         _ => panic!("there is no part {part}"),
     }
 }
 
-fn decide(times: u64) {
+fn decide(times: u64, ask: impl Fn(&Policy, &Route, &Facts<'_>)) {
     let rules: String = (0..50).fold("rules:\n".to_owned(), |all, rule| {
         let name = if rule == 40 { "team".to_owned() } else { format!("team-{rule}") };
         all + &format!(
@@ -180,6 +183,6 @@ fn decide(times: u64) {
         ..suite::facts(&identity, suite::NO_ADDRESS, 1_790_000_000)
     };
     for _ in 0..times {
-        let _ = black_box(policy.decide(black_box(&facts)));
+        ask(&policy, &route, &facts);
     }
 }

@@ -188,7 +188,8 @@ pub(super) fn repositories(tokens: &[Token], placeholder: Option<&str>) -> Resul
                 let starts = ends(at(position.checked_sub(1)));
                 let stops = ends(at(position.checked_add(1)));
                 // A whole segment is never empty.
-                if !empty && !(starts && stops) {
+                let whole = starts && stops;
+                if !whole && !empty {
                     return Err("there is no pattern for at least one character within a segment".to_owned());
                 }
                 match (slashes, starts, stops) {

@@ -7,6 +7,7 @@ use prometheus::proto::MetricType;
 
 use super::{CertificateKind, EndReason, HandshakeResult, HttpVersion, Outcome, UpstreamFault, populated};
 use crate::telemetry::label::{Label, RouteLabel, StatusClass};
+use crate::telemetry::shadow::ShadowResult;
 use crate::telemetry::{DigestCheck, RedirectResult};
 
 const HEAD: &str = "\
@@ -29,6 +30,7 @@ const VALUES: &[(&str, &str, fn() -> String)] = &[
     ("status", "of `portcullis_requests_total`", table::<StatusClass>),
     ("result", "of `portcullis_handshakes_total`", table::<HandshakeResult>),
     ("reason", "of `portcullis_connections_ended_total`, and `end_reason` in access records", table::<EndReason>),
+    ("result", "of `portcullis_shadow_decisions_total`", table::<ShadowResult>),
     ("protocol", "of `portcullis_connections_total`", table::<HttpVersion>),
     ("kind", "of `portcullis_upstream_errors_total`", table::<UpstreamFault>),
     ("result", "of `portcullis_digest_checks_total`", table::<DigestCheck>),
