@@ -6,9 +6,10 @@ use std::path::Path;
 use prometheus::proto::MetricType;
 
 use super::{CertificateKind, EndReason, HandshakeResult, HttpVersion, Outcome, UpstreamFault, populated};
+use crate::telemetry::audit::Event;
+use crate::telemetry::content::{DigestCheck, RedirectResult};
 use crate::telemetry::label::{Label, RouteLabel, StatusClass};
 use crate::telemetry::shadow::ShadowResult;
-use crate::telemetry::{DigestCheck, RedirectResult};
 
 const HEAD: &str = "\
 # Metrics
@@ -35,6 +36,8 @@ const VALUES: &[(&str, &str, fn() -> String)] = &[
     ("kind", "of `portcullis_upstream_errors_total`", table::<UpstreamFault>),
     ("result", "of `portcullis_digest_checks_total`", table::<DigestCheck>),
     ("result", "of `portcullis_upstream_redirects_total`", table::<RedirectResult>),
+    ("result", "of `portcullis_shadow_decisions_total`", table::<ShadowResult>),
+    ("event", "of `portcullis_audit_records_total`, and in the audit log", table::<Event>),
     ("kind", "of `portcullis_certificate_expiry_timestamp_seconds`", table::<CertificateKind>),
 ];
 
