@@ -154,6 +154,16 @@ fn the_package_is_installed_configured_upgraded_and_removed() {
         let found = root.path(path).metadata().unwrap_or_else(|e| panic!("{path}: {e}"));
         assert_eq!(std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o7777, mode, "{path}");
     }
+    for (installed, shipped) in [
+        ("etc/portcullis/portcullis.yaml", "/conf/packaging/debian/portcullis.yaml"),
+        ("etc/portcullis/policy.yaml", "/conf/packaging/debian/policy.yaml"),
+        ("usr/lib/sysusers.d/portcullis.conf", "/conf/packaging/debian/sysusers.conf"),
+        ("var/lib/dpkg/info/portcullis.postinst", "/conf/packaging/debian/postinst"),
+        ("var/lib/dpkg/info/portcullis.prerm", "/conf/packaging/debian/prerm"),
+        ("var/lib/dpkg/info/portcullis.postrm", "/conf/packaging/debian/postrm"),
+    ] {
+        assert_eq!(read(root.path(installed)), read(format!("{}{shipped}", env!("CARGO_MANIFEST_DIR"))), "{installed}");
+    }
     let users = read(root.path("etc/passwd"));
     assert!(
         users.lines().any(|line| line.starts_with("portcullis:") && line.ends_with("/usr/sbin/nologin")),
