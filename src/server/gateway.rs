@@ -107,7 +107,6 @@ impl Gateway {
         // From here on no change is missed: what changed while the files were read is read again.
         let watcher = watch_files(self.builder.inputs(), settings.reload, &requests, self.read_since);
         let telemetry = open_telemetry(&settings, &self.metrics).map_err(host)?;
-        self.metrics.connections_limit(settings.limits.connections.all);
         let (bound, mut copies) = sockets::listen(&settings, &mut self.inherited).map_err(host)?;
         let (publisher, reader) = snapshot::store(self.built.snapshot.clone());
         let (open, opened) = watch::channel(false);
@@ -373,6 +372,7 @@ fn order(requests: &mpsc::Sender<Reload>, reload: Reload) {
 }
 
 fn open_telemetry(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Telemetry, String> {
+    metrics.connections_limit(settings.limits.connections.all);
     let access = match &settings.access_log {
         Some(log) => AccessLog::start(log.target.clone(), log.queue, metrics)
             .map_err(|e| format!("access_log.path: cannot be written: {e}"))?,

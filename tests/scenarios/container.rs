@@ -72,7 +72,7 @@ fn the_dependencies_are_compiled_from_empty_sources() {
     let metadata: Value = serde_json::from_slice(&metadata.stdout).expect("JSON");
     for target in metadata["packages"][0]["targets"].as_array().expect("targets") {
         let source = target["src_path"].as_str().expect("a path");
-        assert!(Path::new(source).exists(), "{source}");
+        assert!(Path::new(source).metadata().is_ok(), "{source}");
     }
     assert!(read("Dockerfile").contains("conf/packaging/sources && cargo build --locked --release"));
 }

@@ -146,7 +146,7 @@ const MISTAKES: &[Mistake] = &[
     Mistake {
         name: "a group in two files",
         make: |d| {
-            write(d, "z.yaml", "groups:\n  other:\n    - dns: a.example.com\n  team-a:\n    - dns: b.example.com\n")
+            write(d, "z.yaml", "groups:\n  other:\n    - dns: a.example.com\n  team-a:\n    - dns: b.example.com\n");
         },
         said: &["groups.d/z.yaml:4: groups.team-a", "groups.d/team-a.yaml:2", "one place"],
     },

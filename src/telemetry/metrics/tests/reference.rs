@@ -24,8 +24,11 @@ This page is written from the source (`UPDATE_REFERENCE=1 cargo test --lib refer
 |---|---|---|---|
 ";
 
+/// The label, where it is, and its values as a table.
+type LabelTable = (&'static str, &'static str, fn() -> String);
+
 /// The tables below the list of metrics: which label of which metrics, and what its values mean.
-const VALUES: &[(&str, &str, fn() -> String)] = &[
+const VALUES: &[LabelTable] = &[
     ("outcome", "of `portcullis_requests_total`, and `outcome` in access records", table::<Outcome>),
     ("route", "of everything about requests", table::<RouteLabel>),
     ("status", "of `portcullis_requests_total`", table::<StatusClass>),
