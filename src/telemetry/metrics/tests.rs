@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::*;
 use crate::oci::RouteKind;
 use crate::telemetry::record::samples;
-use crate::telemetry::{CertificateKind, Outcome, UpstreamFault};
+use crate::telemetry::{CertificateKind, LimitKind, Outcome, SharedFault, Unanswered, UpstreamFault};
 
 fn metrics() -> Metrics {
     Metrics::new("1.2.3", "boringssl").expect("the families are consistent")
@@ -21,6 +21,8 @@ fn populated() -> Metrics {
     let metrics = metrics();
     metrics.request(&samples::record());
     metrics.upstream("registry").set_health([("127.0.0.1:5000", true)]);
+    metrics.limit("everybody").refused(LimitKind::Requests);
+    metrics.shared("redis.internal:6379").set_available(true);
     metrics.publish(&Published {
         certificates: vec![CertificateExpiry { kind: CertificateKind::Server, name: "a".to_owned(), not_after: 1 }],
         crls: vec![CrlState {
@@ -33,6 +35,8 @@ fn populated() -> Metrics {
             failed: false,
         }],
         upstreams: vec!["registry".to_owned()],
+        limits: vec!["everybody".to_owned()],
+        redis: Some("redis.internal:6379".to_owned()),
         ..Published::default()
     });
     metrics.crl_error("a.crl", "empty");

@@ -5,7 +5,10 @@ use std::path::Path;
 
 use prometheus::proto::MetricType;
 
-use super::{CertificateKind, EndReason, HandshakeResult, HttpVersion, Outcome, UpstreamFault, populated};
+use super::{
+    CertificateKind, EndReason, HandshakeResult, HttpVersion, LimitKind, Outcome, SharedFault, Unanswered,
+    UpstreamFault, populated,
+};
 use crate::telemetry::audit::Event;
 use crate::telemetry::content::{DigestCheck, RedirectResult};
 use crate::telemetry::label::{Label, RouteLabel, StatusClass};
@@ -41,6 +44,9 @@ const VALUES: &[LabelTable] = &[
     ("result", "of `portcullis_upstream_redirects_total`", table::<RedirectResult>),
     ("result", "of `portcullis_shadow_decisions_total`", table::<ShadowResult>),
     ("event", "of `portcullis_audit_records_total`, and in the audit log", table::<Event>),
+    ("kind", "of `portcullis_limit_refusals_total`", table::<LimitKind>),
+    ("cause", "of `portcullis_shared_limits_errors_total`", table::<SharedFault>),
+    ("treatment", "of `portcullis_shared_limits_unanswered_total`", table::<Unanswered>),
     ("kind", "of `portcullis_certificate_expiry_timestamp_seconds`", table::<CertificateKind>),
 ];
 
