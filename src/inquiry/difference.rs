@@ -11,7 +11,8 @@ use crate::telemetry::{Past, Unreadable};
 /// Groups that are kept apart. What exceeds that is counted as a whole.
 const MAX_GROUPS: usize = 10_000;
 
-/// Clients that are remembered. They cost some kilobytes each, and to read one again costs microseconds.
+/// Clients whose standing is remembered. They cost some kilobytes each, and to work it out again a comparison with each
+/// selector of the policies.
 const MAX_CLIENTS: usize = 4096;
 
 /// Requests of the past, each decided by two policies, and counted. Takes memory for the groups, not for the requests.
@@ -67,11 +68,10 @@ pub struct Group {
     pub example: String,
 }
 
-/// A client, and its standing with both policies.
+/// A client's standing with both policies, which depends on its names alone.
 #[derive(Debug)]
 struct Client {
     seen_in: Past,
-    identity: PeerIdentity,
     old: Standing,
     new: Standing,
 }
@@ -94,8 +94,9 @@ impl<'p> Comparison<'p> {
         };
         let route = past.route()?;
         let policies = (self.old, self.new);
-        let client = self.client(past)?;
-        let facts = past.facts(&client.identity)?;
+        let identity = past.client()?;
+        let facts = past.facts(&identity)?;
+        let client = self.client(past, &identity)?;
         let old = policies.0.judge_route(&route, &Facts { standing: Some(&client.old), ..facts });
         let new = policies.1.judge_route(&route, &Facts { standing: Some(&client.new), ..facts });
         self.totals.requests += 1;
@@ -119,15 +120,14 @@ impl<'p> Comparison<'p> {
         Ok(())
     }
 
-    fn client(&mut self, past: &Past) -> Result<&Client, Unreadable> {
+    fn client(&mut self, past: &Past, identity: &PeerIdentity) -> Result<&Client, Unreadable> {
         let known = self.clients.get(past.fingerprint()).is_some_and(|client| client.seen_in.has_client_of(past));
         if !known {
-            let identity = past.client()?;
-            let (old, new) = (self.old.standing(&identity), self.new.standing(&identity));
+            let (old, new) = (self.old.standing(identity), self.new.standing(identity));
             if self.clients.len() >= MAX_CLIENTS {
                 self.clients.clear();
             }
-            let client = Client { seen_in: past.clone(), identity, old, new };
+            let client = Client { seen_in: past.clone(), old, new };
             self.clients.insert(past.fingerprint().to_owned(), client);
         }
         self.clients.get(past.fingerprint()).ok_or(Unreadable::Untold("the client"))
