@@ -73,6 +73,7 @@ fn an_answer_from_a_cut_record_says_that_it_is_not_certain() {
 fn a_request_that_no_policy_was_asked_about_is_told_as_such() {
     let past = record(|value| {
         value["decision"] = serde_json::Value::Null;
+        value["rule"] = serde_json::Value::Null;
         value["target"] = serde_json::Value::Null;
         value["outcome"] = "malformed".into();
         value["status"] = 400.into();
@@ -81,7 +82,15 @@ fn a_request_that_no_policy_was_asked_about_is_told_as_such() {
     let answer = Answer::replay(&allows, &past).expect("nothing to decide");
     assert!(!answer.is_allowed());
     let page = text(&answer);
-    assert!(page.contains("outcome malformed, status 400") && page.contains("the policy was not asked"), "{page}");
+    assert!(page.contains("outcome malformed, status 400") && page.contains("the policy was not asked\n"), "{page}");
+    // What stands before the policy may refuse by a name of its own.
+    let past = record(|value| {
+        value["decision"] = "deny".into();
+        value["rule"] = "read-only".into();
+        value["target"] = serde_json::Value::Null;
+    });
+    let page = text(&Answer::replay(&allows, &past).expect("nothing to decide"));
+    assert!(page.contains("the policy was not asked; refused by read-only\n"), "{page}");
 }
 
 #[test]

@@ -30,7 +30,11 @@ fn write(page: &mut String, answer: &Answer<'_>) -> fmt::Result {
         past(page, recorded)?;
     }
     match &answer.reached {
-        Reached::Unasked => writeln!(page, "decision  none: the policy was not asked"),
+        Reached::Unasked => {
+            let rule = answer.recorded.as_ref().map(|recorded| recorded.rule.as_str()).unwrap_or_default();
+            let by = if rule.is_empty() { String::new() } else { format!("; refused by {rule}") };
+            writeln!(page, "decision  none: the policy was not asked{by}")
+        }
         Reached::Handshake(fault) => writeln!(page, "decision  refused in the TLS handshake: {fault}"),
         Reached::Routing(error) => writeln!(
             page,

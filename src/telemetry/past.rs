@@ -79,6 +79,10 @@ impl Past {
     /// How the request came out; `None` if the policy was not asked.
     #[must_use]
     pub fn judged(&self) -> Option<Judged> {
+        // Refused by something that stands before the policy. Versions that told no target told no names either.
+        if self.target.is_none() && self.names.is_some() {
+            return None;
+        }
         let asked_mount = self.target.as_deref().is_some_and(|target| target.contains("?mount="));
         Some(match self.decision? {
             Verdict::Deny => Judged::Deny,
@@ -206,7 +210,9 @@ mod tests {
         let refused = AccessRecord { reference: None, ..record };
         assert_eq!(judged(&refused), Some(Judged::AllowWithoutMount));
         assert_eq!(judged(&AccessRecord { decision: Some(Verdict::Deny), ..refused.clone() }), Some(Judged::Deny));
-        assert_eq!(judged(&AccessRecord { decision: None, ..refused }), None);
+        assert_eq!(judged(&AccessRecord { decision: None, ..refused.clone() }), None);
+        let before_the_policy = AccessRecord { decision: Some(Verdict::Deny), target: None, ..refused };
+        assert_eq!(judged(&before_the_policy), None);
     }
 
     #[test]
