@@ -93,6 +93,11 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- if $crls -}}
 {{- $_ := set $config "revocation" (merge (dict "crls" $crls) (default dict $config.revocation)) -}}
 {{- end -}}
+{{- if .Values.redis.address -}}
+{{- $shared := default dict $config.shared_limits -}}
+{{- $redis := merge (dict "address" .Values.redis.address) (default dict $shared.redis) -}}
+{{- $_ := set $config "shared_limits" (merge (dict "redis" $redis) $shared) -}}
+{{- end -}}
 {{- if include "portcullis.uploadKey" . -}}
 {{- $_ := set $config "uploads" (merge (dict "key_file" "/etc/portcullis/uploads/uploads.key") (default dict $config.uploads)) -}}
 {{- end -}}
