@@ -12,7 +12,6 @@ use super::{
 use crate::telemetry::audit::Event;
 use crate::telemetry::content::{DigestCheck, RedirectResult};
 use crate::telemetry::label::{Label, RouteLabel, StatusClass};
-use crate::telemetry::outcome::{LimitKind, SharedFault, Unanswered};
 use crate::telemetry::shadow::ShadowResult;
 
 const HEAD: &str = "\
