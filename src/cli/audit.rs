@@ -31,6 +31,9 @@ struct Verify {
     /// The files in the order in which they were written, the oldest first; - is standard input
     #[arg(required = true)]
     files: Vec<PathBuf>,
+    /// Demand that every chain begins here, rather than in an earlier file
+    #[arg(long)]
+    complete: bool,
 }
 
 const HELP: &str = "\
@@ -42,7 +45,7 @@ Example, with files that logrotate has moved and compressed:
     /var/log/portcullis/audit.log";
 
 pub(super) fn run(options: &Options) -> ExitCode {
-    let Command::Verify(Verify { files }) = &options.command;
+    let Command::Verify(Verify { files, complete }) = &options.command;
     let mut verifier = Verifier::default();
     for file in files {
         if let Err(e) = read(file, &mut verifier) {
@@ -54,6 +57,11 @@ pub(super) fn run(options: &Options) -> ExitCode {
     emit(&told(&report));
     if report.records == 0 {
         eprintln!("there is no record in it: is this an audit log?");
+        return exit::REFUSED.into();
+    }
+    let begun = report.chains.values().filter(|chain| chain.first > 0).count();
+    if *complete && begun > 0 {
+        eprintln!("{begun} chain(s) begin in an earlier file");
         return exit::REFUSED.into();
     }
     if report.is_whole() { ExitCode::SUCCESS } else { exit::REFUSED.into() }

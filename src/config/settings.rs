@@ -365,6 +365,8 @@ pub struct AuditLog {
     pub on_failure: OnAuditFailure,
     /// Whether a record counts as written only when the disk has it.
     pub sync: bool,
+    /// Refusals of one client that get a record each within a minute; 0 is no bound.
+    pub refusals_per_minute: u32,
     /// Records that may wait to be written, at least one.
     pub queue: usize,
 }

@@ -2,6 +2,7 @@
 
 use super::context::Exchange;
 use super::refusal::Refusal;
+use crate::telemetry::Outcome;
 
 /// Has a request that changes something recorded before it goes on.
 pub(super) async fn begin(exchange: &mut Exchange) -> Result<(), Refusal> {
@@ -16,9 +17,11 @@ pub(super) async fn begin(exchange: &mut Exchange) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Makes sure of a place in the log for a refusal. The record follows when the answer was given.
-pub(super) async fn refused(exchange: &mut Exchange, refusal: &Refusal) {
-    if exchange.audit.is_none() && refusal.outcome.is_refusal() {
-        exchange.audit = exchange.audit_log().clone().refusal().await;
+/// Records a refusal, unless the record of a request that was begun will tell it.
+pub(super) async fn refused(exchange: &Exchange, status: u16, outcome: Outcome) {
+    if exchange.audit.is_none() && outcome.is_refusal() {
+        let mut record = exchange.record().clone();
+        (record.status, record.outcome) = (Some(status), outcome);
+        exchange.audit_log().refused(record).await;
     }
 }

@@ -105,7 +105,7 @@ impl ProxyHttp for Gateway {
                 Ok(true)
             }
             Err(refusal) => {
-                audit::refused(exchange, &refusal).await;
+                audit::refused(exchange, refusal.status, refusal.outcome).await;
                 respond::refuse(session, exchange, &refusal).await?;
                 Ok(true)
             }

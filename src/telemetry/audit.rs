@@ -7,12 +7,13 @@
 //! The records of a process are numbered and chained: each holds the hash of the line before. See [`Verifier`].
 
 mod line;
+mod repetitions;
 mod verify;
 mod writer;
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc as blocking};
@@ -25,6 +26,7 @@ pub use self::line::{AdminAction, Event};
 pub use self::verify::{Report, Verifier};
 use self::writer::Writer;
 use super::metrics::{AuditCounters, Metrics};
+use super::outcome::Outcome;
 use super::record::AccessRecord;
 use crate::config::{AuditLog as Settings, OnAuditFailure};
 
@@ -41,8 +43,10 @@ pub struct AuditLog(Option<Arc<Handle>>);
 #[derive(Debug)]
 struct Handle {
     queue: mpsc::UnboundedSender<Entry>,
-    /// Bounds what waits in the queue, but for the ends of requests whose beginning is recorded.
-    room: Arc<Semaphore>,
+    /// Bounds the beginnings that wait in the queue. The end of a request that was begun always finds room.
+    writes: Arc<Semaphore>,
+    /// Bounds the refusals that wait. Apart, so that whoever may do nothing can't keep others from pushing.
+    refusals: Arc<Semaphore>,
     shared: Arc<Shared>,
     on_failure: OnAuditFailure,
     path: PathBuf,
@@ -56,7 +60,7 @@ struct Shared {
     /// Records for which there was no room.
     missed: AtomicU64,
     /// A newly opened file the writer is to go on with.
-    replacement: Mutex<Option<File>>,
+    replacement: Mutex<Option<Opened>>,
     counters: AuditCounters,
 }
 
@@ -86,20 +90,33 @@ type Room = OwnedSemaphorePermit;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unwritable;
 
-/// The place of one record that will come: the end of a request that changes something, or that is refused.
+/// The place of the record that will tell how a request ended whose beginning is recorded. If it is dropped instead, the
+/// request never went on, and that is what the log tells.
 #[derive(Debug)]
 pub struct Slot {
-    event: Event,
     queue: mpsc::UnboundedSender<Entry>,
-    room: Option<Room>,
+    begun: Option<Box<AccessRecord>>,
 }
 
 impl Slot {
     /// Hands the record over. Never blocks, and never fails while the process runs.
-    pub fn fill(self, record: AccessRecord) {
-        let Self { event, queue, room } = self;
+    pub fn fill(mut self, record: AccessRecord) {
+        self.begun = None;
+        self.send(Box::new(record));
+    }
+
+    fn send(&self, record: Box<AccessRecord>) {
         // The writer outlives every handle.
-        let _ = queue.send(Entry::Request { event, record: Box::new(record), written: None, room });
+        let _ = self.queue.send(Entry::Request { event: Event::Done, record, written: None, room: None });
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(mut record) = self.begun.take() {
+            record.outcome = Outcome::AuditUnavailable;
+            self.send(record);
+        }
     }
 }
 
@@ -128,11 +145,11 @@ impl AuditLog {
             replacement: Mutex::default(),
             counters: metrics.audit(),
         });
-        let writer = Writer::new(file, settings.sync, Arc::clone(&shared), &Started::now());
+        let writer = Writer::new(file, settings, Arc::clone(&shared), &Started::now());
         std::thread::Builder::new().name("audit-log".to_owned()).spawn(move || writer.run(entries))?;
-        let room = Arc::new(Semaphore::new(settings.queue));
+        let [writes, refusals] = [(); 2].map(|()| Arc::new(Semaphore::new(settings.queue)));
         let (on_failure, path) = (settings.on_failure, settings.path.clone());
-        Ok(Self(Some(Arc::new(Handle { queue, room, shared, on_failure, path }))))
+        Ok(Self(Some(Arc::new(Handle { queue, writes, refusals, shared, on_failure, path }))))
     }
 
     /// Records that a request is about to change something, and waits until that is written. The slot is for how it ends;
@@ -154,28 +171,32 @@ impl AuditLog {
             return without();
         }
         let write = async {
-            let room = Some(handle.room.clone().acquire_owned().await.ok()?);
+            let room = Some(handle.writes.clone().acquire_owned().await.ok()?);
             let (written, wait) = oneshot::channel();
             let record = Box::new(record.clone());
+            // Also of a client that leaves while it waits, and of a record that is written too late.
+            let slot = Slot { queue: handle.queue.clone(), begun: Some(record.clone()) };
             handle.queue.send(Entry::Request { event: Event::Begun, record, written: Some(written), room }).ok()?;
-            wait.await.ok().filter(|written| *written)
+            wait.await.ok().filter(|written| *written)?;
+            Some(slot)
         };
         match tokio::time::timeout(PATIENCE, write).await {
-            Ok(Some(_)) => Ok(Some(Slot { event: Event::Done, queue: handle.queue.clone(), room: None })),
+            Ok(Some(slot)) => Ok(Some(slot)),
             Ok(None) | Err(_) => without(),
         }
     }
 
-    /// A place for the record of a refusal. Waits while there is no room, and not for long: a refusal has to be answered.
-    pub async fn refusal(&self) -> Option<Slot> {
-        let handle = self.0.as_ref()?;
+    /// Records a refusal. Waits while there is no room, and not for long: a refusal has to be answered.
+    pub async fn refused(&self, record: AccessRecord) {
+        let Some(handle) = &self.0 else { return };
         let patience = if handle.shared.is_failing() { Duration::ZERO } else { PATIENCE };
-        match tokio::time::timeout(patience, handle.room.clone().acquire_owned()).await {
-            Ok(Ok(room)) => Some(Slot { event: Event::Refused, queue: handle.queue.clone(), room: Some(room) }),
-            Ok(Err(_)) | Err(_) => {
-                handle.shared.miss();
-                None
+        match tokio::time::timeout(patience, handle.refusals.clone().acquire_owned()).await {
+            Ok(Ok(room)) => {
+                let (event, record) = (Event::Refused, Box::new(record));
+                // The writer outlives every handle.
+                let _ = handle.queue.send(Entry::Request { event, record, written: None, room: Some(room) });
             }
+            Ok(Err(_)) | Err(_) => handle.shared.miss(),
         }
     }
 
@@ -219,13 +240,23 @@ impl AuditLog {
     }
 }
 
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new()
-        .append(true)
-        .create(true)
-        .mode(FILE_MODE)
-        .open(path)
-        .map_err(|error| io::Error::new(error.kind(), format!("audit log {}: {error}", path.display())))
+/// The file, open at its end.
+#[derive(Debug)]
+struct Opened {
+    file: File,
+    /// Whether the file ends in the beginning of a line, for instance because a disk was full and the process killed.
+    is_torn: bool,
+}
+
+fn open(path: &Path) -> io::Result<Opened> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("audit log {}: {error}", path.display()));
+    let file = OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(path).map_err(named)?;
+    let length = file.metadata().map_err(named)?.len();
+    let mut last = [b'\n'];
+    if length > 0 {
+        File::open(path).and_then(|file| file.read_exact_at(&mut last, length - 1)).map_err(named)?;
+    }
+    Ok(Opened { file, is_torn: last != [b'\n'] })
 }
 
 #[cfg(test)]

@@ -20,14 +20,19 @@ pub struct AuditLog {
     /// then waits for the disk; a record can't be lost by a loss of power.
     pub sync: bool,
 
-    /// Records that may wait to be written. Requests wait for room.
+    /// How many refusals of one client are recorded in a minute. The others are counted, and the number is recorded: a
+    /// client that is refused all the time can't fill the disk. 0 records every one.
+    #[schemars(range(max = 1_000_000))]
+    pub refusals_per_minute: u32,
+
+    /// Records that may wait to be written, of pushes and deletions and of refusals each. Requests wait for room.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub queue: u32,
 }
 
 impl Default for AuditLog {
     fn default() -> Self {
-        Self { path: None, on_failure: OnAuditFailure::RefuseWrites, sync: false, queue: 4096 }
+        Self { path: None, on_failure: OnAuditFailure::RefuseWrites, sync: false, refusals_per_minute: 60, queue: 4096 }
     }
 }
 

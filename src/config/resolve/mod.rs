@@ -121,6 +121,7 @@ impl Resolver<'_> {
             path: self.path("audit_log.path", path),
             on_failure: model.on_failure,
             sync: model.sync,
+            refusals_per_minute: model.refusals_per_minute,
             queue: count(model.queue),
         })
     }

@@ -22,6 +22,8 @@ labels! {
         Done = "done",
         /// A request was refused.
         Refused = "refused",
+        /// More requests of one client were refused within a minute than get a record each.
+        Repeated = "repeated",
         /// Somebody did something to the gateway.
         Admin = "admin",
         /// Records are missing here: there was no room for them while the file could not be written.
@@ -75,6 +77,13 @@ impl Admin {
 /// Content of [`Event::Missed`].
 #[derive(Debug, Serialize)]
 pub(super) struct Missed {
+    pub(super) count: u64,
+}
+
+/// Content of [`Event::Repeated`].
+#[derive(Debug, Serialize)]
+pub(super) struct Repeated<'a> {
+    pub(super) identity: &'a str,
     pub(super) count: u64,
 }
 

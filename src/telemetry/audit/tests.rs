@@ -26,7 +26,7 @@ impl Place {
     }
 
     fn log(&self, on_failure: OnAuditFailure) -> AuditLog {
-        let settings = Settings { path: self.file(), on_failure, sync: true, queue: 2 };
+        let settings = Settings { path: self.file(), on_failure, sync: true, refusals_per_minute: 3, queue: 2 };
         AuditLog::start(&settings, &self.metrics).expect("the directory is writable")
     }
 
@@ -85,7 +85,7 @@ fn a_write_stands_in_the_log_before_it_goes_on() {
     let text = fs::read_to_string(place.file()).expect("the log is there");
     assert!(text.ends_with('\n') && text.contains(r#""event":"begun""#), "{text}");
     slot.fill(samples::record());
-    wait(log.refusal()).expect("there is room").fill(samples::record());
+    wait(log.refused(samples::record()));
     log.admin(AdminAction::Reload, "SIGHUP", Ok("generation 2\n"));
     log.admin(AdminAction::Upgrade, "order", Err("no"));
     let records = end(log, &place.file());
@@ -106,19 +106,12 @@ fn without_room_writes_are_refused_and_nothing_is_forgotten() {
     assert_eq!(wait(log.begin(&samples::record())).expect_err("there is no room"), Unwritable);
     assert!(!log.refuses_all());
     // Two records find room in memory, the others are counted.
-    let mut kept = Vec::new();
-    for _ in 0..5 {
-        kept.extend(wait(log.refusal()));
-    }
-    // The first of the two places is taken by the record of the write, unless that wasn't even begun.
-    let count = kept.len();
-    assert!(count <= 2, "{count}");
-    kept.into_iter().for_each(|slot| slot.fill(samples::record()));
+    (0..5).for_each(|_| wait(log.refused(samples::record())));
     place.with_room(&log);
     let records = end(log, &place.file());
     let missed: u64 = records.iter().filter(|r| r["event"] == "missed").filter_map(|r| r["count"].as_u64()).sum();
-    assert_eq!(missed + count as u64, 5, "{records:#?}");
-    assert_eq!(events(&records).iter().filter(|event| **event == "refused").count(), count);
+    let kept = events(&records).iter().filter(|event| **event == "refused").count();
+    assert_eq!((missed, kept), (3, 2), "{records:#?}");
     assert!(verify(&fs::read_to_string(place.file()).expect("the log is there")).is_whole());
 }
 
@@ -139,7 +132,7 @@ fn what_becomes_of_requests_is_configured() {
     assert!(!log.refuses_all());
     let off = AuditLog::disabled();
     assert!(wait(off.begin(&samples::record())).expect("it goes on").is_none());
-    assert!(wait(off.refusal()).is_none() && off.flush(LONG) && off.reopen().is_ok());
+    assert!(off.flush(LONG) && off.reopen().is_ok());
 }
 
 #[test]
@@ -153,11 +146,62 @@ fn the_chain_goes_on_in_the_next_file() {
     log.reopen().expect("the directory is writable");
     wait(log.begin(&samples::record())).expect("the disk has room");
     let records = end(log, &place.file());
-    assert_eq!(events(&records), ["begun", "stopped"]);
+    assert_eq!(events(&records), ["begun", "done", "stopped"]);
     let second = fs::read_to_string(place.file()).expect("the log is there");
     assert!(verify(&(first + &second)).is_whole());
     let alone = verify(&second);
     assert!(alone.is_whole() && alone.chains.values().all(|chain| chain.first > 0), "{alone:?}");
+}
+
+#[test]
+fn a_client_that_is_refused_all_the_time_does_not_fill_the_disk() {
+    let place = Place::new();
+    let log = place.log(OnAuditFailure::RefuseWrites);
+    (0..500).for_each(|_| wait(log.refused(samples::record())));
+    let records = end(log, &place.file());
+    assert_eq!(events(&records), ["started", "refused", "refused", "refused", "repeated", "stopped"]);
+    assert_eq!((&records[4]["identity"], &records[4]["count"]), (&"CN=ci-7".into(), &497.into()));
+}
+
+#[test]
+fn who_is_refused_takes_no_room_from_who_pushes() {
+    let place = Place::new().on_a_full_disk();
+    let log = place.log(OnAuditFailure::RefuseWrites);
+    wait(log.begin(&samples::record())).expect_err("there is no room");
+    (0..5).for_each(|_| wait(log.refused(samples::record())));
+    let Some(handle) = &log.0 else { panic!("there is a log") };
+    assert_eq!(handle.refusals.available_permits(), 0, "the refusals wait");
+    assert!(handle.writes.available_permits() > 0, "and there is room for pushes");
+}
+
+#[test]
+fn a_request_that_was_begun_and_never_went_on_is_told() {
+    let place = Place::new();
+    let log = place.log(OnAuditFailure::RefuseWrites);
+    // The client leaves while its record is being written.
+    let record = samples::record();
+    let begun = log.begin(&record);
+    wait(async { drop(tokio::time::timeout(Duration::ZERO, begun).await) });
+    let records = end(log, &place.file());
+    assert_eq!(events(&records), ["started", "begun", "done", "stopped"]);
+    assert_eq!(records[2]["outcome"], "audit_unavailable");
+}
+
+#[test]
+fn a_file_that_ends_in_the_middle_of_a_line_costs_no_record() {
+    let place = Place::new();
+    let log = place.log(OnAuditFailure::RefuseWrites);
+    end(log, &place.file());
+    let mut text = fs::read_to_string(place.file()).expect("the log is there");
+    text.truncate(text.len() - 20);
+    fs::write(place.file(), &text).expect("writable");
+    let log = place.log(OnAuditFailure::RefuseWrites);
+    assert!(log.flush(LONG));
+    let text = fs::read_to_string(place.file()).expect("the log is there");
+    let report = verify(&text);
+    assert_eq!(report.chains.len(), 2, "{text}");
+    assert_eq!(report.findings.len(), 1, "the broken line is a fault: {report:?}");
+    assert!(!report.is_whole());
 }
 
 #[test]
@@ -187,6 +231,10 @@ fn every_change_to_the_file_shows() {
     // The beginning of a line that was written again as a whole is no fault.
     let torn = changed(&|lines| lines.insert(3, lines[3].chars().take(20).collect()));
     assert!(torn.is_whole() && torn.findings.len() == 1, "{torn:?}");
+    let junk = changed(&|lines| *lines.last_mut().expect("there are lines") = "junk".to_owned());
+    assert!(!junk.is_whole(), "the last line is junk");
+    let headless = changed(&|lines| lines[0] = lines[0].replace(&"0".repeat(64), &"1".repeat(64)));
+    assert!(!headless.is_whole(), "a first record with something before it");
     // Two processes, one into the other's lines.
     let other = Place::new();
     end(other.log(OnAuditFailure::RefuseWrites), &other.file());

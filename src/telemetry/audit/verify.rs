@@ -11,11 +11,13 @@ use super::line::hash;
 /// Follows the chains of a log, line by line, the files in the order in which they were written.
 ///
 /// A line that was changed, taken out or put elsewhere breaks its chain at the next one. What nobody can see is whether
-/// records are missing at the end of a chain that doesn't stop: keep a copy elsewhere if that matters.
+/// records are missing at the end of a chain that doesn't stop, or at its beginning, which may stand in an earlier file.
 #[derive(Debug, Default)]
 pub struct Verifier {
     chains: BTreeMap<String, Chain>,
     findings: Vec<Finding>,
+    /// Lines that are no records, until a record turns out to be what they began: where they are, and their text.
+    torn: Vec<(usize, Vec<u8>)>,
     records: u64,
 }
 
@@ -71,6 +73,9 @@ impl Report {
     }
 }
 
+/// Broken lines that are kept to be compared with what follows. There is one for each time that the disk was full.
+const MOST_TORN: usize = 1000;
+
 /// What the chain needs of a line.
 #[derive(Deserialize)]
 struct Link {
@@ -88,30 +93,59 @@ impl Verifier {
         if line.is_empty() {
             return;
         }
-        let mut find = |message: String, is_fault| {
-            self.findings.push(Finding { file: file.to_owned(), line: number, message, is_fault });
+        let find = |findings: &mut Vec<Finding>, message: String, is_fault| {
+            findings.push(Finding { file: file.to_owned(), line: number, message, is_fault });
         };
         let Ok(link) = serde_json::from_slice::<Link>(line) else {
-            find("this is no record: a line that was broken off, or changed".to_owned(), false);
+            find(&mut self.findings, "this is no record: a line that was broken off, or changed".to_owned(), true);
+            if self.torn.len() < MOST_TORN {
+                self.torn.push((self.findings.len() - 1, line.to_vec()));
+            }
             return;
         };
         self.records += 1;
+        // What was broken off is written again as a whole, if need be by way of the next file.
+        for (position, _) in self.torn.extract_if(.., |(_, begun)| line.starts_with(begun)) {
+            if let Some(finding) = self.findings.get_mut(position) {
+                finding.message = "a line that was broken off; its record follows".to_owned();
+                finding.is_fault = false;
+            }
+        }
         let hash = hash(line);
         let is_stopped = link.event == "stopped";
         let missed = if link.event == "missed" { link.count } else { 0 };
+        let prev = HEXLOWER.decode(link.prev.as_bytes()).unwrap_or_default();
         let Some(chain) = self.chains.get_mut(&link.chain) else {
+            if link.seq == 0 && prev != [0; 32] {
+                find(&mut self.findings, "a first record with something before it".to_owned(), true);
+            }
             let chain = Chain { first: link.seq, last: link.seq, is_stopped, missed, hash };
             self.chains.insert(link.chain, chain);
             return;
         };
         let Chain { first, last, .. } = *chain;
+        if chain.is_stopped {
+            find(&mut self.findings, format!("record {} of {}, which had stopped", link.seq, link.chain), true);
+        }
         let expected = last.saturating_add(1);
         if link.seq > expected {
-            find(format!("records {expected} to {} of {} are missing before this one", link.seq - 1, link.chain), true);
+            find(
+                &mut self.findings,
+                format!("records {expected} to {} of {} are missing before this one", link.seq - 1, link.chain),
+                true,
+            );
         } else if link.seq <= last {
-            find(format!("record {} of {} stands behind record {last}", link.seq, link.chain), true);
-        } else if HEXLOWER.decode(link.prev.as_bytes()).ok().as_deref() != Some(&chain.hash) {
-            find(format!("record {last} of {}, the one before this, or this one was changed", link.chain), true);
+            find(
+                &mut self.findings,
+                format!("record {} of {} stands behind record {last}", link.seq, link.chain),
+                true,
+            );
+        } else if prev != chain.hash {
+            find(
+                &mut self.findings,
+                format!("record {last} of {}, the one before this, or this one was changed", link.chain),
+                true,
+            );
         }
         *chain = Chain { first, last: link.seq, is_stopped, missed: chain.missed.saturating_add(missed), hash };
     }

@@ -4,12 +4,13 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Write};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, mpsc as blocking};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::line::{Event, Links, Missed, Nothing, Started};
-use super::{Entry, Room, Shared};
+use super::line::{Event, Links, Missed, Nothing, Repeated, Started};
+use super::repetitions::Repetitions;
+use super::{Entry, Opened, Room, Settings, Shared};
 
 /// How long the writer waits before it tries again to write.
 const RETRY: Duration = Duration::from_millis(200);
@@ -28,6 +29,9 @@ pub(super) struct Writer {
     lines: Vec<u8>,
     /// Whether the file ends in the beginning of a line.
     is_torn: bool,
+    /// Whether the disk may lack what was written.
+    is_unsynced: bool,
+    repetitions: Repetitions,
     /// Who waits for these lines.
     waiting: Vec<oneshot::Sender<bool>>,
     flushing: Vec<blocking::SyncSender<()>>,
@@ -38,15 +42,17 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(file: File, sync: bool, shared: Arc<Shared>, started: &Started) -> Self {
+    pub(super) fn new(opened: Opened, settings: &Settings, shared: Arc<Shared>, started: &Started) -> Self {
         let now = SystemTime::now();
         let mut writer = Self {
-            file,
-            sync,
+            file: opened.file,
+            sync: settings.sync,
             shared,
             links: Links::new(now),
             lines: Vec::new(),
-            is_torn: false,
+            is_torn: opened.is_torn,
+            is_unsynced: false,
+            repetitions: Repetitions::new(settings.refusals_per_minute),
             waiting: Vec::new(),
             flushing: Vec::new(),
             rooms: Vec::new(),
@@ -67,11 +73,12 @@ impl Writer {
                 self.take(entry);
             }
             self.write();
-            while !self.lines.is_empty() && !entries.is_closed() {
+            while (!self.lines.is_empty() || self.is_unsynced) && !entries.is_closed() {
                 std::thread::sleep(RETRY);
                 self.write();
             }
         }
+        self.tell_of_repetitions(true);
         self.links.append(&mut self.lines, Event::Stopped, SystemTime::now(), &Nothing {});
         self.write();
     }
@@ -79,10 +86,19 @@ impl Writer {
     fn take(&mut self, entry: Entry) {
         let appended = match entry {
             Entry::Request { event, record, written, room } => {
-                self.waiting.extend(written);
                 self.rooms.extend(room);
                 self.shared.counters.recorded(event);
-                self.links.append(&mut self.lines, event, SystemTime::now(), &*record)
+                if event == Event::Refused && self.repetitions.is_one(&record.connection.identity.label, Instant::now())
+                {
+                    return;
+                }
+                let appended = self.links.append(&mut self.lines, event, SystemTime::now(), &*record);
+                match written {
+                    Some(waiting) if appended => self.waiting.push(waiting),
+                    // Nobody is told that it is written.
+                    _ => {}
+                }
+                appended
             }
             Entry::Admin { time, admin } => {
                 self.shared.counters.recorded(Event::Admin);
@@ -101,9 +117,10 @@ impl Writer {
     /// Writes what waits, as far as the file takes it, and tells everybody who has to know.
     fn write(&mut self) {
         if let Some(file) = self.shared.replacement.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            self.file = file;
-            self.is_torn = false;
+            self.file = file.file;
+            self.is_torn = file.is_torn;
         }
+        self.tell_of_repetitions(false);
         let mut written = self.write_lines();
         let missed = self.shared.missed.load(Ordering::Relaxed);
         if written.is_ok() && missed > self.told {
@@ -131,9 +148,17 @@ impl Writer {
         }
     }
 
+    /// Appends how many refusals of each client were left out, when a minute is over or the process leaves.
+    fn tell_of_repetitions(&mut self, at_once: bool) {
+        for (identity, count) in self.repetitions.due(Instant::now(), at_once) {
+            let content = Repeated { identity: &identity, count };
+            self.links.append(&mut self.lines, Event::Repeated, SystemTime::now(), &content);
+        }
+    }
+
     fn write_lines(&mut self) -> io::Result<()> {
         if self.lines.is_empty() {
-            return Ok(());
+            return self.synchronize();
         }
         if self.is_torn {
             // A line that was begun is ended, and written anew as a whole.
@@ -145,8 +170,17 @@ impl Writer {
         let whole = written.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         self.is_torn = whole < count;
         self.lines.drain(..whole);
+        self.is_unsynced |= self.sync && count > 0;
         outcome?;
-        if self.sync { self.file.sync_data() } else { Ok(()) }
+        self.synchronize()
+    }
+
+    fn synchronize(&mut self) -> io::Result<()> {
+        if self.is_unsynced {
+            self.file.sync_data()?;
+            self.is_unsynced = false;
+        }
+        Ok(())
     }
 }
 
