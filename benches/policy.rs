@@ -25,10 +25,15 @@ fn policy(rules: usize, groups: usize) -> Policy {
     for rule in 0..rules {
         let group = rule % groups;
         let (subject, repository, actions, effect) = match rule / groups % 5 {
-            0 => (format!("team-{group}"), format!("team-{group}/**"), "[pull, push]", "allow"),
+            0 => (format!("team-{group}"), format!("team-{group}/**"), "[pull, push, overwrite]", "allow"),
             1 => (format!("team-{group}"), "shared/**".to_owned(), "[pull]", "allow"),
             2 => ("any".to_owned(), format!("public/team-{group}/*"), "[pull]", "allow"),
-            3 => (format!("team-{group}"), "${subject.ou}/cache/**".to_owned(), "[pull, push, delete]", "allow"),
+            3 => (
+                format!("team-{group}"),
+                "${subject.ou}/cache/**".to_owned(),
+                "[pull, push, overwrite, delete]",
+                "allow",
+            ),
             _ => ("any".to_owned(), format!("team-{group}/frozen-{rule}"), "[push, delete]", "deny"),
         };
         let _ = writeln!(

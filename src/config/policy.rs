@@ -12,6 +12,9 @@ mod limits;
 
 pub use groups::GroupsFile;
 pub use limits::{LimitFile, PerFile, RateFile, VolumeFile};
+mod when;
+
+pub use when::{Day, HoursFile, LifetimeFile, WhenFile};
 
 /// Who may do what to which repositories.
 ///
@@ -33,9 +36,33 @@ pub struct PolicyFile {
     /// How much clients may ask for.
     #[serde(default)]
     pub limits: Vec<LimitFile>,
+    /// Tags that stay what they are from the moment they exist: for everybody, whatever rules allow.
+    ///
+    /// Such a tag can be pushed once. It can be neither overwritten nor deleted, and nothing can be deleted by digest in a
+    /// repository with such tags, since that removes every tag that points there. Left out are the tags under which clients
+    /// keep the list of a manifest's referrers (`sha256-` and 64 hexadecimal digits; OCI distribution spec, "Referrers Tag
+    /// Schema").
+    #[serde(default)]
+    pub immutable_tags: Vec<ImmutableTagsFile>,
+}
+
+/// Tags of some repositories that can't be changed once they exist.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImmutableTagsFile {
+    /// Repositories as patterns, like those of a rule, without placeholders.
+    pub repositories: Vec<String>,
+    /// Their tags, as patterns in which `*` stands for any run of characters.
+    pub tags: Vec<String>,
+    /// Tags among them that can be changed all the same.
+    #[serde(default)]
+    pub except: Vec<String>,
 }
 
 /// A description of clients by their certificate. All keys that are given must hold; at least one is needed.
+///
+/// In a subject, an issuer, a DNS name, an email address and the path of a URI, a name in braces keeps what stands in its
+/// place: `spiffe://corp.example/team/{team}/*` keeps a segment, which rules for the group then have as `${team}`.
 ///
 /// Names are compared exactly, by type: a pattern for a DNS name never looks at a common name. Where a certificate has
 /// several names of one type, one of them has to match, with two exceptions. A certificate with several common names
@@ -87,30 +114,40 @@ pub struct RuleFile {
     /// certificate must have exactly one such name, and the value must be one segment of a repository name (lower case,
     /// no `/`). Else a rule that allows doesn't match, and a rule that denies matches whatever the segment holds.
     ///
+    /// `${team}` stands for what the selectors of the rule's groups have captured as `{team}`; each of them must. Where they
+    /// have captured different values of one client, there is none.
+    ///
     /// Needed, unless the only action is `catalog`, which concerns no repository.
     pub repositories: Option<Vec<String>>,
     /// What the rule is about.
     pub actions: Vec<ActionName>,
     /// Whether matching requests are allowed or denied.
     pub effect: Effect,
-    /// Only these tags, as patterns in which `*` stands for any run of characters. For `push` and `delete` only: a pull
-    /// by digest carries no tag, so tags can't protect pulls.
+    /// Only these tags, as patterns in which `*` stands for any run of characters. For `push`, `overwrite` and `delete`
+    /// only: a pull by digest carries no tag, so tags can't protect pulls.
     ///
     /// Blobs, and manifests pushed by digest, have no tag and are pushed under any rule that allows a push to the
     /// repository. A delete by digest removes every tag of the manifest, so it needs a rule without `tags`, and any
     /// rule denies it that denies the deletion of some tags there.
     pub tags: Option<Vec<String>>,
+    /// Only under these circumstances. All that are given must hold.
+    pub when: Option<WhenFile>,
 }
 
 /// Something that a client can be allowed to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum ActionName {
     /// Read manifests, blobs, tag lists and referrers.
     Pull,
-    /// Upload blobs, and create or overwrite manifests and tags. Clients look before they push, so `pull` is needed
-    /// too.
+    /// Upload blobs and manifests, and create tags. Clients look before they push, so `pull` is needed too. A rule that
+    /// denies it denies `overwrite` as well.
     Push,
+    /// Push to a tag that exists. The blobs of a push need `push`.
+    Overwrite,
+    /// Use the layers of a repository in another one, by a mount, without being able to read it otherwise. `pull` includes
+    /// it. A rule that denies one of the two denies mounts.
+    MountFrom,
     /// Delete manifests, tags and blobs.
     Delete,
     /// List the registry's repositories.

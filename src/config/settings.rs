@@ -38,6 +38,8 @@ pub struct Settings {
     pub policy: PathBuf,
     /// The policy that is evaluated beside it.
     pub shadow_policy: Option<PathBuf>,
+    /// What clients are told who would write something, while nothing may be written.
+    pub read_only: Option<String>,
     /// Revocation lists and how they are judged.
     pub revocation: Revocation,
     /// What clients are called by.

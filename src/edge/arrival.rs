@@ -185,6 +185,7 @@ fn connection_record(listener: &Arc<str>, client: SocketAddr, accepted: &Accepte
             label: identity.label().into(),
             fingerprint: Text::new(&hex(&identity.fingerprint)),
             serial: Text::new(&serial),
+            not_after: identity.not_after(),
         },
         peer: identity.clone(),
         tls_version: Text::new(accepted.version),

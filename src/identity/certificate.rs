@@ -281,6 +281,7 @@ impl<'a> Certificate<'a> {
             unusable: Unusable { subject: subject.unusable, issuer: issuer.unusable, ..san.unusable },
             fingerprint: Sha256::digest(self.der).into(),
             spki: Sha256::digest(self.spki_der()).into(),
+            not_after: Some(self.parsed.validity().not_after.timestamp()),
         };
         if description.is_nameless() {
             return Err(CertificateFault::NoUsableName { serial: self.serial });

@@ -62,6 +62,8 @@ pub struct PeerIdentity {
     pub fingerprint: [u8; 32],
     /// SHA-256 over the leaf's `SubjectPublicKeyInfo` DER.
     pub spki: [u8; 32],
+    /// When the certificate runs out where there is no path, if that is known.
+    alone_until: Option<i64>,
     label: String,
 }
 
@@ -86,6 +88,8 @@ pub struct Description {
     pub fingerprint: [u8; 32],
     /// SHA-256 over the leaf's `SubjectPublicKeyInfo`.
     pub spki: [u8; 32],
+    /// When the certificate would run out, in unix seconds.
+    pub not_after: Option<i64>,
 }
 
 impl Description {
@@ -130,9 +134,22 @@ impl PeerIdentity {
     }
 
     fn new(names: Description, path: Vec<PathCertificate>) -> Self {
-        let Description { subject, issuer, dns, uris, emails, ips, unusable, fingerprint, spki } = names;
-        Self { subject, issuer, dns, uris, emails, ips, unusable, path, fingerprint, spki, label: String::new() }
-            .named_by(&NameOrder::default())
+        let Description { subject, issuer, dns, uris, emails, ips, unusable, fingerprint, spki, not_after } = names;
+        let identity = Self {
+            subject,
+            issuer,
+            dns,
+            uris,
+            emails,
+            ips,
+            unusable,
+            path,
+            fingerprint,
+            spki,
+            alone_until: not_after,
+            label: String::new(),
+        };
+        identity.named_by(&NameOrder::default())
     }
 
     /// The same client, called by the first kind of name of this order that it has.
@@ -185,6 +202,13 @@ impl PeerIdentity {
     #[must_use]
     pub fn not_after(&self) -> i64 {
         self.path.iter().map(|certificate| certificate.not_after).min().unwrap_or(i64::MAX)
+    }
+
+    /// When the client's certificates run out, as far as anybody knows: [`PeerIdentity::not_after`] of a verified path, else
+    /// what the certificate alone, or the description, says.
+    #[must_use]
+    pub fn expires(&self) -> Option<i64> {
+        if self.path.is_empty() { self.alone_until } else { Some(self.not_after()) }
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{Answer, Reached, Recorded};
 use crate::config::policy::Effect;
 use crate::identity::PeerIdentity;
-use crate::policy::{Decision, Explanation, Judged, RuleTrace, Step};
+use crate::policy::{Decision, Explanation, Judged, Need, RuleTrace, Step};
 
 /// The answer as an object.
 #[must_use]
@@ -55,7 +55,9 @@ fn decided(decision: &Decision) -> (&'static str, String, String) {
     match decision {
         Decision::Permit(permit) => ("allow", permit.rule().to_owned(), String::new()),
         Decision::Reject(rejection) => ("deny", rejection.rule().to_owned(), rejection.to_string()),
-        Decision::Needs(need) => ("needs", String::new(), format!("{need:?}")),
+        Decision::Needs(Need::TagExists { repository, tag }) => {
+            ("depends", String::new(), format!("depends on whether {repository}:{tag} exists"))
+        }
     }
 }
 
@@ -69,6 +71,7 @@ fn step(step: &Step<'_>) -> Value {
         "action": step.action.as_str(),
         "repository": step.repository,
         "tag": step.tag,
+        "only_if_exists": step.only_if_exists,
         "allowed": step.allowed,
         "rule": step.rule(),
         "rules": step.rules.iter().map(rule).collect::<Vec<_>>(),

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 
 use crate::identity::{CertificateFault, PeerIdentity};
 use crate::oci::RouteError;
-use crate::policy::suite::{Request, facts};
+use crate::policy::suite::{Circumstances, Request};
 use crate::policy::{Decision, Explanation, Judged, Judgement, Policy};
 use crate::telemetry::{Past, Unreadable};
 
@@ -58,8 +58,8 @@ struct Recorded {
     /// None if the policy was not asked.
     judged: Option<Judged>,
     rule: String,
-    /// Whether the request comes out otherwise now.
-    differs: bool,
+    /// Whether the request comes out otherwise now; none if that depends on what was not looked up then.
+    differs: Option<bool>,
     /// Whether names of the client are missing in the record.
     cut: bool,
 }
@@ -71,9 +71,9 @@ impl<'p> Answer<'p> {
         policy: &'p Policy,
         client: Result<PeerIdentity, CertificateFault>,
         request: Request,
-        address: IpAddr,
-        now: u64,
+        circumstances: Circumstances,
     ) -> Self {
+        let address = circumstances.address;
         let identity = match client {
             Ok(identity) => identity,
             Err(fault) => {
@@ -82,7 +82,7 @@ impl<'p> Answer<'p> {
         };
         let reached = match request.route() {
             Err(error) => Reached::Routing(error),
-            Ok(route) => Reached::Policy(Box::new(policy.explain(route, &facts(&identity, address, now)))),
+            Ok(route) => Reached::Policy(Box::new(policy.explain(route, &circumstances.facts(&identity)))),
         };
         Self { identity: Some(identity), address, request, reached, recorded: None }
     }
@@ -101,7 +101,9 @@ impl<'p> Answer<'p> {
         let (identity, asked) = (past.client()?, past.route()?);
         let explanation = policy.explain(asked.clone(), &past.facts(&identity)?);
         let judgement = Judgement::of(&asked, &explanation.route, &explanation.decision);
-        recorded.differs = recorded.judged != Some(judgement.judged);
+        // What today's policy would have had looked up can't be known any more.
+        let known = judgement.judged != Judged::Unknown;
+        recorded.differs = known.then(|| recorded.judged != Some(judgement.judged));
         let reached = Reached::Policy(Box::new(explanation));
         Ok(Self { identity: Some(identity), address, request, reached, recorded: Some(recorded) })
     }
@@ -124,7 +126,7 @@ impl Recorded {
             status: past.status,
             judged: past.judged(),
             rule: rule.unwrap_or_default(),
-            differs: false,
+            differs: Some(false),
             cut: past.is_cut(),
         }
     }

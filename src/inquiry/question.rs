@@ -1,15 +1,17 @@
 //! Questions as the query of a URL, in the words of the command line.
 
+use crate::config::TlsVersion;
 use crate::config::policy::cases::{ClientFile, Texts};
 use crate::identity::PeerIdentity;
-use crate::policy::suite::{NO_ADDRESS, Request};
-use crate::policy::{Policy, describe};
+use crate::policy::suite::{Circumstances, NO_ADDRESS, Request};
+use crate::policy::{Policy, describe, parse_time};
 use crate::telemetry::{Past, Unreadable};
 
 use super::Answer;
 
 /// The keys of a question.
-const KEYS: &str = "decision; or method, target, subject, issuer, dns, uri, email, ip, fingerprint, spki, client";
+const KEYS: &str = "decision; or method, target, subject, issuer, dns, uri, email, ip, fingerprint, \
+                    spki, not_after, client, at, tls, exists";
 
 /// Most rules times rights that one answer may go through: it holds a paragraph for each.
 const MOST_FINDINGS: usize = 20_000;
@@ -29,6 +31,9 @@ pub struct Described {
     client: PeerIdentity,
     request: Request,
     address: std::net::IpAddr,
+    at: Option<u64>,
+    tls: TlsVersion,
+    exists: Option<bool>,
 }
 
 /// Why a question has no answer.
@@ -51,6 +56,7 @@ impl Question {
         let senseless = |message: String| Unanswered::Senseless(message);
         let mut file = ClientFile::default();
         let (mut decision, mut method, mut target, mut address) = (None, None, None, None);
+        let (mut at, mut tls, mut exists) = (None, None, None);
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let value = decoded(value).ok_or_else(|| senseless(format!("{key} is not percent-encoded correctly")))?;
@@ -70,6 +76,10 @@ impl Question {
                         "client" => &mut address,
                         "fingerprint" => &mut file.fingerprint,
                         "spki" => &mut file.spki,
+                        "not_after" => &mut file.not_after,
+                        "at" => &mut at,
+                        "tls" => &mut tls,
+                        "exists" => &mut exists,
                         _ => {
                             return Err(senseless(format!(
                                 "there is no key \"{}\"; there are: {KEYS}",
@@ -88,19 +98,16 @@ impl Question {
             }
         }
         match (decision, method, target) {
-            (Some(id), None, None) if file == ClientFile::default() && address.is_none() => {
+            (Some(id), None, None)
+                if file == ClientFile::default() && [&address, &at, &tls, &exists].iter().all(|key| key.is_none()) =>
+            {
                 Ok(Self::Decision(id.trim().to_ascii_uppercase()))
             }
             (Some(_), ..) => Err(senseless("a decision says all there is to ask: leave out the other keys".to_owned())),
             (None, Some(method), Some(target)) => {
                 let request = Request::new(&method, &target).map_err(senseless)?;
-                let address = address.map_or(Ok(NO_ADDRESS), |text| text.parse());
-                let address = address.map_err(|_| senseless("client must be an IP address".to_owned()))?;
-                let mut faults = Vec::new();
-                let client = describe(&file, "", &|_| Err(String::new()), &mut faults);
-                let faults = || faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
-                let client = client.ok_or_else(|| senseless(faults()))?;
-                Ok(Self::Request(Box::new(Described { client, request, address })))
+                let described = Described::of(&file, request, [address, at, tls, exists]).map_err(senseless)?;
+                Ok(Self::Request(Box::new(described)))
             }
             _ => Err(senseless(format!("ask by {KEYS}"))),
         }
@@ -132,13 +139,38 @@ impl Question {
                 Answer::replay(policy, &past).map_err(untold)
             }
             Self::Request(described) => {
-                let Described { client, request, address } = *described;
+                let Described { client, request, address, at, tls, exists } = *described;
                 if let Ok(route) = request.route() {
                     bounded(policy, &route)?;
                 }
-                Ok(Answer::ask(policy, Ok(client), request, address, now))
+                let circumstances = Circumstances { address, at: at.unwrap_or(now), tls, exists };
+                Ok(Answer::ask(policy, Ok(client), request, circumstances))
             }
         }
+    }
+}
+
+impl Described {
+    /// Reads the client and the circumstances: its address, the time, the TLS version, whether tags exist.
+    fn of(file: &ClientFile, request: Request, circumstances: [Option<String>; 4]) -> Result<Self, String> {
+        let [address, at, tls, exists] = circumstances;
+        let address = address.map_or(Ok(NO_ADDRESS), |text| text.parse());
+        let tls = match tls.as_deref() {
+            None | Some("1.3") => TlsVersion::Tls13,
+            Some("1.2") => TlsVersion::Tls12,
+            Some(_) => return Err("tls must be 1.2 or 1.3".to_owned()),
+        };
+        let exists = exists.map(|text| text.parse()).transpose();
+        let mut faults = Vec::new();
+        let client = describe(file, "", &|_| Err(String::new()), &mut faults);
+        Ok(Self {
+            client: client.ok_or_else(|| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?,
+            request,
+            address: address.map_err(|_| "client must be an IP address".to_owned())?,
+            at: at.map(|text| parse_time(&text)).transpose()?,
+            tls,
+            exists: exists.map_err(|_| "exists must be true or false".to_owned())?,
+        })
     }
 }
 
@@ -201,6 +233,10 @@ mod tests {
             ("method=GET&target=x&dns=x", "no URL or path"),
             ("decision=x&dns=x", "says all there is to ask"),
             ("dns=%zz", "percent-encoded"),
+            ("method=GET&target=/v2/&dns=x&at=now", "is no time"),
+            ("method=GET&target=/v2/&dns=x&tls=1.1", "tls must be"),
+            ("method=GET&target=/v2/&dns=x&exists=maybe", "exists must be"),
+            ("decision=x&exists=true", "says all there is to ask"),
         ] {
             match Question::parse(query) {
                 Err(Unanswered::Senseless(message)) => assert!(message.contains(why), "{query}: {message}"),

@@ -31,7 +31,7 @@ fn record(change: impl FnOnce(&mut serde_json::Value)) -> Past {
 }
 
 const ALLOWS: &str =
-    "rules: [{name: new, subjects: [any], repositories: [team-a/app], actions: [push], effect: allow}]";
+    "rules: [{name: new, subjects: [any], repositories: [team-a/app], actions: [push, overwrite], effect: allow}]";
 
 #[test]
 fn a_record_is_held_against_what_the_policy_says_today() {
@@ -57,6 +57,23 @@ fn a_record_is_held_against_what_the_policy_says_today() {
         assert_eq!((&told["differs"], &told["certain"]), (&differs.into(), &true.into()), "{told:#}");
         assert_eq!(told["recorded"]["decision"], decision);
     }
+}
+
+#[test]
+fn what_was_looked_up_is_told_and_what_was_not_stays_open() {
+    let creates = policy("rules: [{name: new, subjects: [any], repositories: ['**'], actions: [push], effect: allow}]");
+    let answered = |exists: serde_json::Value| {
+        let past = record(|value| {
+            value["decision"] = "allow".into();
+            value["tag_exists"] = exists;
+        });
+        let answer = Answer::replay(&creates, &past).expect("a whole record");
+        let told: serde_json::Value = serde_json::from_str(&json(&answer)).expect("JSON");
+        (told["decision"].clone(), told["differs"].clone())
+    };
+    assert_eq!(answered(serde_json::json!({"v1": false})), ("allow".into(), false.into()));
+    assert_eq!(answered(serde_json::json!({"v1": true})), ("deny".into(), true.into()));
+    assert_eq!(answered(serde_json::json!({})), ("depends".into(), serde_json::Value::Null));
 }
 
 #[test]

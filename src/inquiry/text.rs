@@ -7,7 +7,7 @@ use crate::config::policy::Effect;
 use crate::identity::PeerIdentity;
 use crate::oci::Action;
 use crate::policy::suite::NO_ADDRESS;
-use crate::policy::{Decision, Explanation, Judged, RuleTrace, Step};
+use crate::policy::{Decision, Explanation, Judged, Need, RuleTrace, Step};
 
 /// The answer as a page.
 #[must_use]
@@ -58,7 +58,11 @@ fn past(page: &mut String, recorded: &Recorded) -> fmt::Result {
         Judged::Deny => "refused",
         Judged::Unknown => "open",
     };
-    let today = if recorded.differs { "today it comes out otherwise" } else { "today it comes out alike" };
+    let today = match recorded.differs {
+        Some(true) => "today it comes out otherwise",
+        Some(false) => "today it comes out alike",
+        None => "today that depends on what the record doesn't tell",
+    };
     writeln!(page, "then      {word} by {rule}; {today}")?;
     if recorded.cut {
         writeln!(page, "caution   the record was cut: names of the client are missing in it, so this is not certain")?;
@@ -84,7 +88,9 @@ fn decision(page: &mut String, explanation: &Explanation<'_>) -> fmt::Result {
     match &explanation.decision {
         Decision::Permit(permit) => writeln!(page, "decision  allowed by {}", permit.rule())?,
         Decision::Reject(rejection) => writeln!(page, "decision  refused: {rejection}")?,
-        Decision::Needs(need) => writeln!(page, "decision  depends on the upstream: {need:?}")?,
+        Decision::Needs(Need::TagExists { repository, tag }) => {
+            writeln!(page, "decision  depends on whether {repository}:{tag} exists (--exists says so)")?;
+        }
     }
     if !explanation.dropped_mount.is_empty() {
         writeln!(page, "\nThe mount is refused, and the upload starts without it. What the mount needs:")?;
@@ -97,9 +103,14 @@ fn decision(page: &mut String, explanation: &Explanation<'_>) -> fmt::Result {
 fn steps(page: &mut String, steps: &[Step<'_>]) -> fmt::Result {
     for step in steps {
         let verdict = if step.allowed { "allowed" } else { "refused" };
-        writeln!(page, "\n{}: {verdict} by {}", wanted(step), step.rule())?;
+        let condition = match step.only_if_exists {
+            Some(true) => " (if the tag exists)",
+            Some(false) => " (if the tag doesn't exist)",
+            None => "",
+        };
+        writeln!(page, "\n{}{condition}: {verdict} by {}", wanted(step), step.rule())?;
         for trace in &step.rules {
-            rule(page, trace, step.by.is_some_and(|by| by.name() == trace.rule.name()))?;
+            rule(page, trace, step.is_settled_by(trace.rule))?;
         }
     }
     Ok(())

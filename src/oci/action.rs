@@ -9,8 +9,12 @@ use super::name::{RepoName, Tag};
 pub enum Action {
     /// Read manifests, blobs, tag lists and referrers.
     Pull,
-    /// Upload blobs, and create or overwrite manifests and tags.
+    /// Upload blobs and manifests, and create tags.
     Push,
+    /// Let a tag that exists name another manifest.
+    Overwrite,
+    /// Link blobs of a repository into another one, without reading them.
+    MountFrom,
     /// Delete manifests, tags and blobs.
     Delete,
     /// List the registry's repositories.
@@ -19,7 +23,7 @@ pub enum Action {
 
 impl Action {
     /// All actions, in the order of the policy's documentation.
-    pub const ALL: [Self; 4] = [Self::Pull, Self::Push, Self::Delete, Self::Catalog];
+    pub const ALL: [Self; 6] = [Self::Pull, Self::Push, Self::Overwrite, Self::MountFrom, Self::Delete, Self::Catalog];
 
     /// Whether it changes what the registry holds.
     #[must_use]
@@ -33,6 +37,8 @@ impl Action {
         match self {
             Self::Pull => "pull",
             Self::Push => "push",
+            Self::Overwrite => "overwrite",
+            Self::MountFrom => "mount-from",
             Self::Delete => "delete",
             Self::Catalog => "catalog",
         }
@@ -48,7 +54,8 @@ impl fmt::Display for Action {
 /// One right that a request needs. A request may proceed only when all its accesses are allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Access<'r> {
-    /// What is to be done.
+    /// What is to be done. [`Action::Push`] for every tag that is written, whether it exists or not: a request doesn't tell.
+    /// [`Action::MountFrom`] for the source of a mount, for which the right to pull is as good.
     pub action: Action,
     /// Where. `None` for [`Action::Catalog`] and only there.
     pub repository: Option<&'r RepoName>,

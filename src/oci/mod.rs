@@ -28,6 +28,6 @@ pub use kind::{Method, RouteKind};
 pub use name::{Algorithm, Digest, MediaType, NameError, Reference, RepoName, SessionId, Tag, UploadState};
 pub use parse::route;
 pub use query::BINDING;
-pub use route::{Endpoint, Mount, Page, Route};
+pub use route::{Endpoint, Mount, Page, Route, tag_target};
 
 pub(crate) use name::is_path_component;

@@ -89,18 +89,24 @@ impl Route {
 
     /// Every right that the request needs; all of them must be allowed.
     ///
-    /// A cross-repository mount needs two: push to the target and pull from the source. Without the second a client
-    /// could read a private layer by mounting it into a repository of its own.
+    /// A cross-repository mount needs two: push to the target and a right to the source. Without the second a client could
+    /// read a private layer by mounting it into a repository of its own.
     #[must_use]
     pub fn accesses(&self) -> Accesses<'_> {
         let Some(action) = self.action() else { return Accesses::none() };
         let main = Access { action, repository: self.repository(), tags: self.written_tags() };
         match self.mount() {
             Some(mount) => {
-                Accesses::two(main, Access { action: Action::Pull, repository: Some(&mount.from), tags: &[] })
+                Accesses::two(main, Access { action: Action::MountFrom, repository: Some(&mount.from), tags: &[] })
             }
             None => Accesses::one(main),
         }
+    }
+
+    /// The tags that the request lets name a manifest: the last segment of the path, or those beside a digest.
+    #[must_use]
+    pub fn pushed_tags(&self) -> &[Tag] {
+        if self.method == Method::Put { self.written_tags() } else { &[] }
     }
 
     /// The mount that an upload asks for.
@@ -188,6 +194,12 @@ impl Route {
             _ => &[],
         }
     }
+}
+
+/// Path of the manifest that a tag names.
+#[must_use]
+pub fn tag_target(repository: &RepoName, tag: &Tag) -> String {
+    format!("/v2/{repository}/manifests/{tag}")
 }
 
 /// An endpoint of the registry API with its parts.
@@ -314,7 +326,7 @@ impl Endpoint {
 pub struct Mount {
     /// The blob.
     pub digest: Digest,
-    /// The repository that has it, from which the client must be allowed to pull.
+    /// The repository that has it, from which the client must be allowed to pull or to mount.
     pub from: RepoName,
 }
 

@@ -4,7 +4,6 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::config::policy::Effect;
 use crate::identity::PeerIdentity;
 use crate::oci::{Access, Action, Route, Tag};
 
@@ -15,6 +14,13 @@ use super::standing::Standing;
 pub(super) const PING_RULE: &str = "ping";
 /// What a refusal names when no rule matched.
 pub(super) const DEFAULT_DENY: &str = "default deny";
+/// What a refusal names when it protects a tag that can't be changed.
+pub(super) const IMMUTABLE_RULE: &str = "immutable tags";
+/// What a refusal names while the gateway lets nothing be written. That isn't the policy's, but no rule must be called so.
+pub const READ_ONLY_RULE: &str = "read-only";
+
+/// Names that no rule may have: they stand for what decides beside the rules.
+pub(super) const RESERVED: [&str; 4] = [PING_RULE, DEFAULT_DENY, IMMUTABLE_RULE, READ_ONLY_RULE];
 
 /// Everything that a decision may depend on.
 #[derive(Debug, Clone, Copy)]
@@ -32,8 +38,32 @@ pub struct Facts<'a> {
     pub client: IpAddr,
     /// How the connection is secured.
     pub tls: TlsFacts<'a>,
-    /// Whether the tag to be pushed exists upstream; `None` while nobody has looked.
-    pub tag_exists: Option<bool>,
+    /// Which of the tags to be pushed exist.
+    pub tags: KnownTags<'a>,
+}
+
+/// What is known of the tags to be pushed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum KnownTags<'a> {
+    /// Nobody has looked.
+    #[default]
+    Nothing,
+    /// All of them exist, or none.
+    All(bool),
+    /// These have been looked up.
+    Each(&'a [(Tag, bool)]),
+}
+
+impl KnownTags<'_> {
+    /// Whether a tag exists, as far as that is known.
+    #[must_use]
+    pub fn exists(self, tag: &Tag) -> Option<bool> {
+        match self {
+            Self::Nothing => None,
+            Self::All(exists) => Some(exists),
+            Self::Each(tags) => tags.iter().find(|(known, _)| known == tag).map(|(_, exists)| *exists),
+        }
+    }
 }
 
 /// What a decision may know of the TLS session.
@@ -89,7 +119,7 @@ impl Permit {
 /// Displayed as `push to team-a/app is not allowed for CN=ci-7 (rule: default deny)`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rejection {
-    /// The first access that was refused.
+    /// The first access that was refused: [`Action::Overwrite`] for a push to a tag that exists.
     pub action: Action,
     /// Its repository; `None` for the catalog.
     pub repository: Option<String>,
@@ -97,7 +127,7 @@ pub struct Rejection {
     pub tag: Option<String>,
     /// The client, as [`PeerIdentity::label`] has it.
     pub client: String,
-    /// The rule that denied; `None` when no rule allowed.
+    /// The rule that denied, or what did beside the rules; `None` when no rule allowed.
     pub rule: Option<Arc<str>>,
 }
 
@@ -120,6 +150,8 @@ impl Rejection {
         let wanted = match self.action {
             Action::Pull => format!("pull from {repository}"),
             Action::Push => format!("push to {repository}{tag}"),
+            Action::Overwrite => format!("push to {repository}{tag}, which exists,"),
+            Action::MountFrom => format!("mount from {repository}"),
             Action::Delete => format!("delete in {repository}{tag}"),
             Action::Catalog => "listing the catalog".to_owned(),
         };
@@ -142,7 +174,7 @@ pub enum Need {
         /// Where to look.
         repository: String,
         /// What for.
-        tag: String,
+        tag: Tag,
     },
 }
 
@@ -166,12 +198,12 @@ impl Policy {
 
     /// Decides whether the client may perform every access that its request implies.
     ///
-    /// A request may imply several: a mount pushes to one repository and pulls from another, a manifest may set many
+    /// A request may imply several: a mount pushes to one repository and reads from another, a manifest may set many
     /// tags. Each must be allowed by some rule and denied by none. An empty policy denies. The decision names the rule
-    /// that made it, the first of the file if several could have, or says that none matched. Allowing allocates
-    /// nothing if the client's standing is among the facts.
+    /// that made it, the first of the file if several could have, or says that none matched. Whether a tag exists is
+    /// asked for only where the request stands or falls with it. Allowing allocates nothing if the client's standing is
+    /// among the facts.
     pub fn decide(&self, facts: &Facts<'_>) -> Decision {
-        let mut deciding: Option<&Arc<str>> = None;
         let made;
         let standing = match facts.standing.filter(|standing| self.knows(standing)) {
             Some(standing) => standing,
@@ -180,50 +212,120 @@ impl Policy {
                 &made
             }
         };
+        let (mut deciding, mut needed) = (None, None);
         for access in facts.accesses {
-            match self.judge(facts.identity, standing, access) {
-                Ok(rule) => deciding = deciding.or(Some(&rule.name)),
-                Err(Refused { tag, rule }) => {
-                    return Decision::Reject(Rejection {
-                        action: access.action,
-                        repository: access.repository.map(ToString::to_string),
-                        tag: tag.map(ToString::to_string),
-                        client: facts.identity.label().to_owned(),
-                        rule: rule.map(|rule| Arc::clone(&rule.name)),
-                    });
+            for tag in tags_of(access) {
+                match self.judge(facts, standing, access, tag) {
+                    Judgement::Allowed(rule) => deciding = deciding.or(Some(&rule.name)),
+                    Judgement::Refused(action, by) => {
+                        return Decision::Reject(Rejection {
+                            action,
+                            repository: access.repository.map(ToString::to_string),
+                            tag: tag.map(ToString::to_string),
+                            client: facts.identity.label().to_owned(),
+                            rule: self.name_of(by),
+                        });
+                    }
+                    // What is refused in any case is refused without a look.
+                    Judgement::Depends => needed = needed.or(access.repository.zip(tag)),
                 }
             }
         }
-        Decision::Permit(Permit { rule: Arc::clone(deciding.unwrap_or(&self.ping)) })
-    }
-
-    /// The rule that allows the access, for its first tag if it has several.
-    fn judge<'p, 'a>(
-        &'p self,
-        identity: &'a PeerIdentity,
-        standing: &'a Standing,
-        access: &'a Access<'a>,
-    ) -> Result<&'p Rule, Refused<'p, 'a>> {
-        let judge_one =
-            |tag| self.judge_one(&Question { identity, standing, access, tag }).map_err(|rule| Refused { tag, rule });
-        let Some((first, others)) = access.tags.split_first() else { return judge_one(None) };
-        let rule = judge_one(Some(first))?;
-        for tag in others {
-            judge_one(Some(tag))?;
+        match needed {
+            Some((repository, tag)) => {
+                Decision::Needs(Need::TagExists { repository: repository.to_string(), tag: tag.clone() })
+            }
+            None => Decision::Permit(Permit { rule: Arc::clone(deciding.unwrap_or(&self.ping)) }),
         }
-        Ok(rule)
     }
 
-    /// The rule that allows. The error is the rule that denies, or none when no rule matches.
-    pub(super) fn judge_one(&self, question: &Question<'_>) -> Result<&Rule, Option<&Rule>> {
-        match self.first_match(Effect::Deny, question) {
-            Some(rule) => Err(Some(rule)),
-            None => self.first_match(Effect::Allow, question).ok_or(None),
+    fn judge<'p>(
+        &'p self,
+        facts: &Facts<'_>,
+        standing: &Standing,
+        access: &Access<'_>,
+        tag: Option<&Tag>,
+    ) -> Judgement<'p> {
+        let answer = |exists| {
+            let question = Question::new(facts, standing, access, tag, exists);
+            match self.answer(&question) {
+                Ok(rule) => Judgement::Allowed(rule),
+                Err(by) => Judgement::Refused(question.action(), by),
+            }
+        };
+        let pushed = tag.filter(|_| access.action == Action::Push);
+        match pushed.map(|tag| facts.tags.exists(tag)) {
+            None => answer(false),
+            Some(Some(exists)) => answer(exists),
+            Some(None) if !self.looks_at_tags() => answer(false),
+            Some(None) => match (answer(false), answer(true)) {
+                (new @ Judgement::Allowed(_), Judgement::Allowed(_))
+                | (new @ Judgement::Refused(..), Judgement::Refused(..)) => new,
+                _ => Judgement::Depends,
+            },
+        }
+    }
+
+    /// The rule that allows, or what refuses.
+    pub(super) fn answer<'p>(&'p self, question: &Question<'_>) -> Result<&'p Rule, By<'p>> {
+        match self.first_matches(question) {
+            (Some(rule), _) => Err(By::Rule(rule)),
+            (None, None) => Err(By::Nothing),
+            (None, Some(_)) if self.immutable.forbid(question) => Err(By::Immutable),
+            (None, Some(rule)) => Ok(rule),
+        }
+    }
+
+    fn name_of(&self, by: By<'_>) -> Option<Arc<str>> {
+        match by {
+            By::Nothing => None,
+            By::Rule(rule) => Some(Arc::clone(&rule.name)),
+            By::Immutable => Some(Arc::clone(&self.immutable_rule)),
         }
     }
 }
 
-struct Refused<'p, 'a> {
-    tag: Option<&'a Tag>,
-    rule: Option<&'p Rule>,
+/// Each tag that an access is about; once none for an access without tags.
+pub(super) fn tags_of<'a>(access: &Access<'a>) -> impl Iterator<Item = Option<&'a Tag>> + use<'a> {
+    access.tags.iter().map(Some).chain(access.tags.is_empty().then_some(None))
+}
+
+/// What becomes of one access, as far as one tag is concerned.
+enum Judgement<'p> {
+    Allowed(&'p Rule),
+    Refused(Action, By<'p>),
+    /// On whether the tag exists.
+    Depends,
+}
+
+/// What settles a right that a request needs.
+#[derive(Debug, Clone, Copy)]
+pub enum By<'p> {
+    /// Nothing: no rule matched, which refuses.
+    Nothing,
+    /// A rule.
+    Rule(&'p Rule),
+    /// That the tag can't be changed.
+    Immutable,
+}
+
+impl<'p> By<'p> {
+    /// The rule's name, or what stands for it in refusals and records.
+    #[must_use]
+    pub fn name(self) -> &'p str {
+        match self {
+            Self::Nothing => DEFAULT_DENY,
+            Self::Rule(rule) => rule.name(),
+            Self::Immutable => IMMUTABLE_RULE,
+        }
+    }
+
+    /// The rule, if it is one.
+    #[must_use]
+    pub fn rule(self) -> Option<&'p Rule> {
+        match self {
+            Self::Rule(rule) => Some(rule),
+            Self::Nothing | Self::Immutable => None,
+        }
+    }
 }

@@ -6,6 +6,7 @@ use crate::identity::{Attribute, Description, PeerIdentity, SpiffeId};
 
 use super::selector::{ATTRIBUTES, parse_sha256};
 use super::suggest::did_you_mean;
+use super::times;
 
 /// The identity that a description stands for, or what is wrong with it in `faults`, each with its key below `path`.
 ///
@@ -42,6 +43,12 @@ pub fn describe(
             Some(Ok(value)) => *hash = value,
             Some(Err(message)) => faults.push(Fault::new(key(name), message)),
             None => {}
+        }
+    }
+    if let Some(text) = &file.not_after {
+        match times::instant(text) {
+            Ok(end) => description.not_after = i64::try_from(end).ok(),
+            Err(message) => faults.push(Fault::new(key("not_after"), message)),
         }
     }
     if is_nameless(&description) && faults.len() == before {

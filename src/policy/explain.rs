@@ -9,9 +9,9 @@ use std::fmt::Write as _;
 
 use crate::config::policy::Effect;
 use crate::identity::PeerIdentity;
-use crate::oci::{Access, Action, RepoName, Route, Tag};
+use crate::oci::{Action, RepoName, Route, Tag};
 
-use super::decide::{DEFAULT_DENY, Decision, Facts};
+use super::decide::{By, Decision, Facts, tags_of};
 use super::rule::{Aspect, Policy, Question, Rule, Subjects};
 use super::selector::Selector;
 use super::standing::Standing;
@@ -36,25 +36,33 @@ pub struct Explanation<'p> {
 /// One right that the request needs, for one of the tags it concerns, and what each rule says to it.
 #[derive(Debug)]
 pub struct Step<'p> {
-    /// What is to be done.
+    /// What is to be done: `push` for a tag that doesn't exist, `overwrite` for one that does.
     pub action: Action,
     /// Where; none for the catalog.
     pub repository: Option<String>,
     /// The tag that is written or removed, if any.
     pub tag: Option<String>,
+    /// Whether it is needed only if the tag exists, or only if it doesn't; none if that is known or makes no difference.
+    pub only_if_exists: Option<bool>,
     /// Whether it is allowed.
     pub allowed: bool,
-    /// The rule that settled it; none if none matched, which denies.
-    pub by: Option<&'p Rule>,
+    /// What settled it.
+    pub by: By<'p>,
     /// Every rule, in the order of the file.
     pub rules: Vec<RuleTrace<'p>>,
 }
 
 impl Step<'_> {
-    /// The name of the rule that settled it, or `default deny`.
+    /// The name of the rule that settled it, or of what did beside the rules.
     #[must_use]
     pub fn rule(&self) -> &str {
-        self.by.map_or(DEFAULT_DENY, Rule::name)
+        self.by.name()
+    }
+
+    /// Whether it was this rule that settled it.
+    #[must_use]
+    pub fn is_settled_by(&self, rule: &Rule) -> bool {
+        self.by.rule().is_some_and(|by| by.name() == rule.name())
     }
 }
 
@@ -94,48 +102,59 @@ impl Policy {
         let (route, decision) = self.decide_route(route, facts);
         let dropped = asked.filter(|_| !route.has_mount());
         let standing = self.standing(facts.identity);
-        let dropped_mount = dropped.map(|asked| self.steps(&asked, facts.identity, &standing)).unwrap_or_default();
-        let steps = self.steps(&route, facts.identity, &standing);
+        let dropped_mount = dropped.map(|asked| self.steps(&asked, facts, &standing)).unwrap_or_default();
+        let steps = self.steps(&route, facts, &standing);
         Explanation { decision, route, steps, dropped_mount }
     }
 
-    fn steps(&self, route: &Route, identity: &PeerIdentity, standing: &Standing) -> Vec<Step<'_>> {
+    fn steps(&self, route: &Route, facts: &Facts<'_>, standing: &Standing) -> Vec<Step<'_>> {
         let mut steps = Vec::new();
         for access in route.accesses().as_ref() {
-            if access.tags.is_empty() {
-                steps.push(self.step(&Question { identity, standing, access, tag: None }));
+            for tag in tags_of(access) {
+                let step = |exists| self.step(&Question::new(facts, standing, access, tag, exists));
+                let pushed = tag.filter(|_| access.action == Action::Push);
+                match pushed.map(|tag| facts.tags.exists(tag)) {
+                    None => steps.push(step(false)),
+                    Some(Some(exists)) => steps.push(step(exists)),
+                    // As in a decision: where they differ, both count.
+                    Some(None) => match [step(false), step(true)] {
+                        [new, existing] if new.allowed == existing.allowed => steps.push(new),
+                        [new, existing] => {
+                            steps.push(Step { only_if_exists: Some(false), ..new });
+                            steps.push(Step { only_if_exists: Some(true), ..existing });
+                        }
+                    },
+                }
             }
-            steps.extend(
-                access.tags.iter().map(|tag| self.step(&Question { identity, standing, access, tag: Some(tag) })),
-            );
         }
         steps
     }
 
     fn step(&self, question: &Question<'_>) -> Step<'_> {
-        let answer = self.judge_one(question);
-        let Access { action, repository, .. } = *question.access;
+        let answer = self.answer(question);
         Step {
-            action,
-            repository: repository.map(ToString::to_string),
+            action: question.action(),
+            repository: question.access.repository.map(ToString::to_string),
             tag: question.tag.map(ToString::to_string),
+            only_if_exists: None,
             allowed: answer.is_ok(),
-            by: answer.map_or_else(|denied| denied, Some),
+            by: answer.map_or_else(|refusing| refusing, By::Rule),
             rules: self.rules().map(|rule| self.trace(rule, question)).collect(),
         }
     }
 
     fn trace<'p>(&'p self, rule: &'p Rule, question: &Question<'_>) -> RuleTrace<'p> {
         let findings = Aspect::ALL.map(|aspect| {
-            let holds = self.holds(rule, aspect, question);
+            let holds = question.fits(rule, aspect);
             let reason = match aspect {
-                Aspect::Action => about_action(rule, question.access.action, holds),
+                Aspect::Action => about_action(rule, question, holds),
                 Aspect::Tag => about_tag(rule, question.access.action, question.tag, holds),
                 Aspect::Repository => match question.access.repository {
-                    Some(name) => about_repository(rule, name, question.identity, holds),
+                    Some(name) => about_repository(rule, name, question.standing, holds),
                     None => "the catalog belongs to no repository".to_owned(),
                 },
-                Aspect::Client => self.about_client(rule, question.identity, holds),
+                Aspect::Client => self.about_client(rule, question.facts.identity, holds),
+                Aspect::When => about_circumstances(rule, question.facts, holds),
             };
             Finding { aspect, holds, reason }
         });
@@ -163,9 +182,23 @@ impl Policy {
     }
 }
 
-fn about_action(rule: &Rule, action: Action, holds: bool) -> String {
-    let actions = listed(rule.actions.iter().map(ToString::to_string), ", ");
-    if holds { format!("{action} is one of: {actions}") } else { format!("{action} is not one of: {actions}") }
+fn about_action(rule: &Rule, question: &Question<'_>, holds: bool) -> String {
+    let wanted = question.wanted(rule.effect);
+    match wanted.iter().find(|action| rule.actions.contains(*action)).filter(|_| holds) {
+        Some(action) => format!("{action} is one of: {}", rule.actions),
+        None => {
+            let wanted: Vec<_> = wanted.iter().map(Action::as_str).collect();
+            format!("{} is not one of: {}", wanted.join(" or "), rule.actions)
+        }
+    }
+}
+
+fn about_circumstances(rule: &Rule, facts: &Facts<'_>, holds: bool) -> String {
+    match &rule.when {
+        None => "the rule is for all circumstances".to_owned(),
+        Some(when) if holds => listed(when.reasons(facts, rule.effect, true), ", "),
+        Some(when) => format!("not given: {}", listed(when.reasons(facts, rule.effect, false), ", ")),
+    }
 }
 
 fn about_tag(rule: &Rule, action: Action, tag: Option<&Tag>, holds: bool) -> String {
@@ -185,10 +218,11 @@ fn about_tag(rule: &Rule, action: Action, tag: Option<&Tag>, holds: bool) -> Str
     }
 }
 
-fn about_repository(rule: &Rule, name: &RepoName, identity: &PeerIdentity, holds: bool) -> String {
+fn about_repository(rule: &Rule, name: &RepoName, standing: &Standing, holds: bool) -> String {
+    let values = standing.values(rule.effect);
     let described = |pattern: &RepositoryPattern| {
         let mut text = pattern.to_string();
-        for (placeholder, value) in pattern.values(identity) {
+        for (placeholder, value) in pattern.values(values) {
             // Writing to a String can't fail.
             let _ = match value {
                 Some(value) => write!(text, " ({placeholder} is {value})"),
@@ -197,7 +231,7 @@ fn about_repository(rule: &Rule, name: &RepoName, identity: &PeerIdentity, holds
         }
         text
     };
-    let fits = |pattern: &&RepositoryPattern| pattern.matches(name, identity, rule.effect);
+    let fits = |pattern: &&RepositoryPattern| pattern.matches(name, values, rule.effect);
     match rule.repositories.iter().find(fits).filter(|_| holds) {
         Some(pattern) => format!("{name} fits {}", described(pattern)),
         None if rule.repositories.is_empty() => "the rule is for the catalog only".to_owned(),

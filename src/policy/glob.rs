@@ -1,8 +1,8 @@
 //! Patterns: `*` inside a text, and `**` over segments of one. Both match without allocating and without exponential
 //! backtracking.
 
+use super::capture;
 use std::fmt;
-use std::str::Split;
 
 /// A text in which `*` stands for any run of characters, also none.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +11,8 @@ pub(super) struct Wildcard {
     prefix: Box<str>,
     /// What stands between and after the stars; `None` for a text without stars.
     after: Option<After>,
+    /// The name of what the only star stands for.
+    capture: Option<Box<str>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,11 +24,34 @@ struct After {
 impl Wildcard {
     pub(super) fn new(pattern: &str) -> Self {
         let Some((prefix, rest)) = pattern.split_once('*') else {
-            return Self { prefix: pattern.into(), after: None };
+            return Self { prefix: pattern.into(), after: None, capture: None };
         };
         let (middle, suffix) = rest.rsplit_once('*').unwrap_or(("", rest));
         let middle = middle.split('*').filter(|piece| !piece.is_empty()).map(Box::from).collect();
-        Self { prefix: prefix.into(), after: Some(After { middle, suffix: suffix.into() }) }
+        Self { prefix: prefix.into(), after: Some(After { middle, suffix: suffix.into() }), capture: None }
+    }
+
+    /// A text in which a name in braces, as in `team-{team}`, stands for any run of characters, kept under that name.
+    ///
+    /// The error says what is wrong with the braces.
+    pub(super) fn capturing(pattern: &str) -> Result<Self, String> {
+        Ok(match capture::split(pattern)? {
+            Some((before, name, after)) => {
+                Self { capture: Some(name.into()), ..Self::new(&format!("{before}*{after}")) }
+            }
+            None => Self::new(pattern),
+        })
+    }
+
+    /// The name under which it keeps a part of what it matches.
+    pub(super) fn capture(&self) -> Option<&str> {
+        self.capture.as_deref()
+    }
+
+    /// That part of a text that it matches.
+    pub(super) fn captured<'t>(&self, text: &'t str) -> Option<&'t str> {
+        let suffix = self.after.as_ref().filter(|_| self.capture.is_some()).map(|after| &*after.suffix)?;
+        text.strip_prefix(&*self.prefix)?.strip_suffix(suffix)
     }
 
     /// The whole text, if it holds no `*`.
@@ -59,6 +84,9 @@ impl fmt::Display for Wildcard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.prefix)?;
         let Some(After { middle, suffix }) = &self.after else { return Ok(()) };
+        if let Some(name) = &self.capture {
+            return write!(f, "{{{name}}}{suffix}");
+        }
         middle.iter().try_for_each(|piece| write!(f, "*{piece}"))?;
         write!(f, "*{suffix}")
     }
@@ -96,10 +124,37 @@ pub(super) fn write_segments<T: fmt::Display>(
     })
 }
 
+/// The segments of a repository name. They are short, and a plain loop finds their ends sooner than a search that is made
+/// for long texts.
+#[derive(Debug, Clone)]
+pub(super) struct Components<'t>(Option<&'t str>);
+
+impl<'t> Components<'t> {
+    pub(super) fn of(name: &'t str) -> Self {
+        Self(Some(name))
+    }
+}
+
+impl<'t> Iterator for Components<'t> {
+    type Item = &'t str;
+
+    fn next(&mut self) -> Option<&'t str> {
+        let name = self.0?;
+        let end = name.bytes().position(|byte| byte == b'/');
+        let (component, rest) = end.and_then(|end| name.split_at_checked(end)).unwrap_or((name, ""));
+        self.0 = rest.strip_prefix('/');
+        Some(component)
+    }
+}
+
 /// Whether the segments of a text follow the pattern; `one` compares a single segment.
 ///
 /// Only the last `**` is ever lengthened, which is sufficient and bounds the work by pattern times text.
-pub(super) fn match_segments<T>(pattern: &[Segment<T>], text: Split<'_, char>, one: impl Fn(&T, &str) -> bool) -> bool {
+pub(super) fn match_segments<'t, T>(
+    pattern: &[Segment<T>],
+    text: impl Iterator<Item = &'t str> + Clone,
+    one: impl Fn(&T, &str) -> bool,
+) -> bool {
     let mut position = 0;
     let mut rest = text;
     let mut last_any = None;
@@ -154,6 +209,13 @@ mod tests {
             let compiled = Wildcard::new(pattern);
             assert_eq!(compiled.matches(text), expected, "{pattern} against {text}");
             assert_eq!(compiled.to_string(), pattern.replace("**", "*"));
+        }
+    }
+
+    #[test]
+    fn components_are_what_stands_between_slashes() {
+        for name in ["", "a", "a/b", "a/b/c-d", "/", "a/", "//b", "é/ü"] {
+            assert_eq!(Components::of(name).collect::<Vec<_>>(), name.split('/').collect::<Vec<_>>(), "{name}");
         }
     }
 

@@ -104,17 +104,18 @@ impl<'f> Subject<'f> {
     /// Whether this rule matches whatever the other one does, and both do the same to it.
     fn covers(&self, other: &Self) -> bool {
         // Every key is named here, so that a new one is thought of.
-        let RuleFile { name: _, subjects: _, repositories: _, actions, effect, tags } = self.file;
+        let RuleFile { name: _, subjects: _, repositories: _, actions, effect, tags, when } = self.file;
         *effect == other.file.effect
             && other.file.actions.iter().all(|action| actions.contains(action))
             && self.holds_clients_of(other)
             && tags_cover(tags, &other.file.tags)
+            && (when.is_none() || *when == other.file.when)
             && self.holds_repositories_of(other)
     }
 
     /// Whether this rule denies whatever the other one allows.
     fn denies_all_of(&self, other: &Self) -> bool {
-        let RuleFile { name: _, subjects: _, repositories: _, actions, effect, tags } = self.file;
+        let RuleFile { name: _, subjects: _, repositories: _, actions, effect, tags, when } = self.file;
         // What has no tag is pushed under a rule with tags, too, and no denial of tags concerns it.
         let only_tagged = other.file.actions.iter().all(|action| *action == ActionName::Delete);
         let tags_covered = tags.is_none() || (only_tagged && tags_cover(tags, &other.file.tags));
@@ -123,6 +124,8 @@ impl<'f> Subject<'f> {
             && other.file.actions.iter().all(|action| actions.contains(action))
             && self.holds_clients_of(other)
             && tags_covered
+            // Where circumstances aren't known, a denial sees no fewer of them given than a grant.
+            && (when.is_none() || *when == other.file.when)
             && self.holds_repositories_of(other)
     }
 
@@ -177,7 +180,8 @@ impl<'f> Subject<'f> {
         if self.groups.is_some() || self.file.effect == Effect::Deny {
             return None;
         }
-        let changing = |name: &&ActionName| !matches!(name, ActionName::Pull | ActionName::Catalog);
+        let changing =
+            |name: &&ActionName| !matches!(name, ActionName::Pull | ActionName::MountFrom | ActionName::Catalog);
         let changes: Vec<_> = self.file.actions.iter().filter(changing).map(|name| action(*name).as_str()).collect();
         let everywhere = self.repositories().iter().any(|pattern| pattern == "**");
         let what = if !changes.is_empty() {
@@ -257,7 +261,7 @@ fn overlap(position: usize, rule: &Subject<'_>, rules: &[Subject<'_>]) -> Option
 
 fn unused_groups(file: &PolicyFile) -> impl Iterator<Item = Lint> {
     // Every key is named here, so that a new one that names groups is thought of.
-    let PolicyFile { groups, groups_directory: _, rules, limits } = file;
+    let PolicyFile { groups, groups_directory: _, rules, limits, immutable_tags: _ } = file;
     let of_limits = limits.iter().flat_map(|limit| limit.subjects.iter().chain(&limit.except));
     let used: BTreeSet<_> = rules.iter().flat_map(|rule| &rule.subjects).chain(of_limits).collect();
     groups.keys().filter(move |name| !used.contains(name)).map(|name| Lint {

@@ -7,12 +7,16 @@ use crate::config::policy::Effect;
 use crate::identity::PeerIdentity;
 use crate::oci::{Access, Action, Tag};
 
+use super::actions::{Actions, Wanted};
+use super::decide::{Facts, IMMUTABLE_RULE, PING_RULE};
 use super::glob::Wildcard;
-use super::index::Index;
+use super::immutable::ImmutableTags;
+use super::index::{Index, Positions};
 use super::limit::Limit;
 use super::selector::Selector;
 use super::standing::Standing;
-use super::template::RepositoryPattern;
+use super::template::{RepositoryPattern, Source};
+use super::when::When;
 
 /// A policy that was checked as a whole. Immutable; share it behind an `Arc`.
 #[derive(Debug)]
@@ -22,18 +26,31 @@ pub struct Policy {
     pub(super) rules: Vec<Rule>,
     pub(super) groups: Vec<Group>,
     pub(super) limits: Vec<Limit>,
-    allowing: Index,
-    denying: Index,
+    /// Where the values of the rules' placeholders come from.
+    pub(super) sources: Vec<Source>,
+    pub(super) immutable: ImmutableTags,
+    pub(super) index: Index,
+    looks_at_tags: bool,
+    /// Names of what decides beside the rules.
     pub(super) ping: Arc<str>,
+    pub(super) immutable_rule: Arc<str>,
 }
 
 impl Policy {
-    pub(super) fn new(rules: Vec<Rule>, groups: Vec<Group>) -> Self {
+    pub(super) fn new(rules: Vec<Rule>, groups: Vec<Group>, sources: Vec<Source>, immutable: ImmutableTags) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        let allowing = Index::of(&rules, Effect::Allow);
-        let denying = Index::of(&rules, Effect::Deny);
-        Self { id, rules, groups, limits: Vec::new(), allowing, denying, ping: super::decide::PING_RULE.into() }
+        Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            index: Index::of(&rules),
+            looks_at_tags: !immutable.is_empty() || rules.iter().any(Rule::tells_overwrite_from_push),
+            rules,
+            groups,
+            limits: Vec::new(),
+            sources,
+            immutable,
+            ping: PING_RULE.into(),
+            immutable_rule: IMMUTABLE_RULE.into(),
+        }
     }
 
     pub(super) fn with_limits(self, limits: Vec<Limit>) -> Self {
@@ -46,49 +63,53 @@ impl Policy {
         self.rules.iter()
     }
 
+    /// Whether the answer to any push of a tag can depend on whether the tag exists. If not, none need be looked up, and
+    /// pushes of one tag need not wait for each other.
+    #[must_use]
+    pub fn looks_at_tags(&self) -> bool {
+        self.looks_at_tags
+    }
+
     pub(super) fn rule(&self, position: u32) -> Option<&Rule> {
         usize::try_from(position).ok().and_then(|position| self.rules.get(position))
     }
 
-    pub(super) fn index(&self, effect: Effect) -> &Index {
-        match effect {
-            Effect::Allow => &self.allowing,
-            Effect::Deny => &self.denying,
+    /// The first rule of the file that denies, and the first that allows.
+    pub(super) fn first_matches(&self, question: &Question<'_>) -> (Option<&Rule>, Option<&Rule>) {
+        let (mut denies, mut allows) = (None, None);
+        match question.access.repository {
+            Some(name) => {
+                for list in self.index.of_repository(name.as_str()) {
+                    denies = self.earlier(denies, &list.denying, question, Effect::Deny);
+                    allows = self.earlier(allows, &list.allowing, question, Effect::Allow);
+                }
+            }
+            None => {
+                denies = self.earlier(denies, &self.index.catalog().denying, question, Effect::Deny);
+                allows = self.earlier(allows, &self.index.catalog().allowing, question, Effect::Allow);
+            }
         }
+        (denies.map(|(_, rule)| rule), allows.map(|(_, rule)| rule))
     }
 
-    /// The first rule with this effect that matches.
-    pub(super) fn first_match(&self, effect: Effect, question: &Question<'_>) -> Option<&Rule> {
-        let index = self.index(effect);
-        let Some(name) = question.access.repository else {
-            return index.catalog().iter().find_map(|position| self.matching(*position, question));
-        };
-        let mut first = None;
-        for list in index.of_repository(name.as_str()) {
+    /// The first rule of a list that matches, if it stands before one that was found in another list.
+    fn earlier<'p>(
+        &'p self,
+        found: Option<(u32, &'p Rule)>,
+        list: &Positions,
+        question: &Question<'_>,
+        effect: Effect,
+    ) -> Option<(u32, &'p Rule)> {
+        for position in question.standing.narrow(effect, list) {
             // Ascending: after a rule that matched in another list none of this one matters.
-            let before = |position: &u32| first.is_none_or(|(found, _)| *position < found);
-            let rules = question.standing.narrow(effect, list).iter().copied().take_while(before);
-            let found = rules.into_iter().find_map(|position| Some((position, self.matching(position, question)?)));
-            first = found.or(first);
+            if found.is_some_and(|(before, _)| before < *position) {
+                break;
+            }
+            if let Some(rule) = self.rule(*position).filter(|rule| question.is_met_by(rule)) {
+                return Some((*position, rule));
+            }
         }
-        first.map(|(_, rule)| rule)
-    }
-
-    fn matching(&self, position: u32, question: &Question<'_>) -> Option<&Rule> {
-        self.rule(position).filter(|rule| Aspect::ALL.into_iter().all(|aspect| self.holds(rule, aspect, question)))
-    }
-
-    /// Whether one aspect of a rule fits; the rule matches when all of them do.
-    pub(super) fn holds(&self, rule: &Rule, aspect: Aspect, question: &Question<'_>) -> bool {
-        let Question { identity, standing, access, tag } = question;
-        match aspect {
-            Aspect::Action => rule.actions.contains(&access.action),
-            Aspect::Tag => rule.covers_tag(access.action, *tag),
-            Aspect::Repository => access.repository.is_none_or(|name| {
-                rule.repositories.iter().any(|pattern| pattern.matches(name, identity, rule.effect))
-            }),
-            Aspect::Client => standing.includes(rule),
-        }
+        found
     }
 
     pub(super) fn groups_of(&self, positions: &[usize]) -> impl Iterator<Item = &Group> {
@@ -99,12 +120,64 @@ impl Policy {
 /// What a rule is asked: may this client have this access, as far as this one of its tags is concerned?
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Question<'a> {
-    pub(super) identity: &'a PeerIdentity,
+    pub(super) facts: &'a Facts<'a>,
     /// The identity's, with the policy that is asked.
     pub(super) standing: &'a Standing,
     pub(super) access: &'a Access<'a>,
     /// None for an access without tags.
     pub(super) tag: Option<&'a Tag>,
+    /// Whether the tag exists.
+    pub(super) exists: bool,
+    wanted: Wanted,
+}
+
+impl<'a> Question<'a> {
+    pub(super) fn new(
+        facts: &'a Facts<'a>,
+        standing: &'a Standing,
+        access: &'a Access<'a>,
+        tag: Option<&'a Tag>,
+        exists: bool,
+    ) -> Self {
+        Self { facts, standing, access, tag, exists, wanted: Wanted::by(access.action, exists) }
+    }
+
+    /// What is to be done, in the policy's terms.
+    pub(super) fn action(&self) -> Action {
+        if self.exists && self.access.action == Action::Push { Action::Overwrite } else { self.access.action }
+    }
+
+    /// The actions of which a rule must have one.
+    pub(super) fn wanted(&self, effect: Effect) -> Actions {
+        match effect {
+            Effect::Allow => self.wanted.allow,
+            Effect::Deny => self.wanted.deny,
+        }
+    }
+
+    /// Whether a rule matches: all its aspects fit. What is compared most quickly comes first.
+    fn is_met_by(&self, rule: &Rule) -> bool {
+        self.fits(rule, Aspect::Action)
+            && self.fits(rule, Aspect::Client)
+            && self.fits(rule, Aspect::Tag)
+            && self.fits(rule, Aspect::Repository)
+            && self.fits(rule, Aspect::When)
+    }
+
+    /// Whether one aspect of a rule fits.
+    #[inline]
+    pub(super) fn fits(&self, rule: &Rule, aspect: Aspect) -> bool {
+        match aspect {
+            Aspect::Action => rule.actions.meets(self.wanted(rule.effect)),
+            Aspect::Client => self.standing.includes(rule),
+            Aspect::Tag => rule.covers_tag(self.access.action, self.tag),
+            Aspect::Repository => self.access.repository.is_none_or(|name| {
+                let values = self.standing.values(rule.effect);
+                rule.repositories.iter().any(|pattern| pattern.matches(name, values, rule.effect))
+            }),
+            Aspect::When => rule.when.as_ref().is_none_or(|when| when.holds(self.facts, rule.effect)),
+        }
+    }
 }
 
 /// What must fit for a rule to match.
@@ -118,11 +191,13 @@ pub enum Aspect {
     Tag,
     /// Where.
     Repository,
+    /// Under which circumstances.
+    When,
 }
 
 impl Aspect {
-    /// All aspects, the one that is compared most quickly first.
-    pub const ALL: [Self; 4] = [Self::Action, Self::Client, Self::Tag, Self::Repository];
+    /// All aspects.
+    pub const ALL: [Self; 5] = [Self::Action, Self::Client, Self::Tag, Self::Repository, Self::When];
 
     /// The word for it.
     #[must_use]
@@ -132,6 +207,7 @@ impl Aspect {
             Self::Tag => "tag",
             Self::Repository => "repository",
             Self::Client => "client",
+            Self::When => "when",
         }
     }
 }
@@ -154,10 +230,11 @@ impl Group {
 pub struct Rule {
     pub(super) name: Arc<str>,
     pub(super) effect: Effect,
+    pub(super) actions: Actions,
     pub(super) subjects: Subjects,
-    pub(super) actions: Box<[Action]>,
     pub(super) repositories: Box<[RepositoryPattern]>,
     pub(super) tags: Box<[Wildcard]>,
+    pub(super) when: Option<Box<When>>,
 }
 
 /// Whom a rule concerns.
@@ -192,6 +269,15 @@ impl Rule {
                 Action::Delete => self.effect == Effect::Deny,
                 _ => self.effect == Effect::Allow,
             },
+        }
+    }
+
+    /// Whether the rule says something else to a push of a tag that exists than to one of a new tag.
+    fn tells_overwrite_from_push(&self) -> bool {
+        let (push, overwrite) = (self.actions.contains(Action::Push), self.actions.contains(Action::Overwrite));
+        match self.effect {
+            Effect::Allow => push != overwrite,
+            Effect::Deny => overwrite && !push,
         }
     }
 }

@@ -8,9 +8,11 @@ use ipnet::IpNet;
 
 use crate::config::Fault;
 use crate::config::policy::{Effect, SelectorFile};
-use crate::identity::{Attribute, PeerIdentity, SpiffeId, Unusable, names_one_subject};
+use crate::identity::{Attribute, PeerIdentity, Unusable, names_one_subject};
 
-use super::glob::{Segment, Wildcard, match_segments, write_segments};
+use super::capture::Unique;
+use super::glob::Wildcard;
+use super::names::{DomainPattern, UriPattern};
 use super::suggest::did_you_mean;
 
 /// Subject and issuer attributes that a policy can name, as identities spell them.
@@ -78,6 +80,27 @@ impl Selector {
         self.0.iter().all(|condition| condition.holds(identity, effect))
     }
 
+    /// The names under which parts of the certificate's names are kept.
+    pub(super) fn captures(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().flat_map(Condition::wildcards).filter_map(Wildcard::capture)
+    }
+
+    /// Adds what the selector keeps under a name of this identity, which it describes.
+    pub(super) fn capture<'i>(&self, name: &str, identity: &'i PeerIdentity, effect: Effect, unique: &mut Unique<'i>) {
+        let keep = |condition: &&Condition| condition.wildcards().any(|text| text.capture() == Some(name));
+        for condition in self.0.iter().filter(keep) {
+            // One that can't be read may be another's than the one that can.
+            if condition.is_about_unusable(&identity.unusable) {
+                unique.doubt();
+            }
+            condition.capture(identity, effect, &mut |text, value| {
+                if let Some(part) = text.captured(value).filter(|_| text.capture() == Some(name)) {
+                    unique.add(part);
+                }
+            });
+        }
+    }
+
     /// The conditions that keep an identity from being described.
     pub(super) fn failing(&self, identity: &PeerIdentity, effect: Effect) -> impl Iterator<Item = &Condition> {
         self.0.iter().filter(move |condition| !condition.holds(identity, effect))
@@ -119,6 +142,50 @@ impl Condition {
     }
 }
 
+/// What a condition keeps of a certificate's names.
+impl Condition {
+    /// The patterns that can keep something.
+    fn wildcards(&self) -> impl Iterator<Item = &Wildcard> {
+        let (own, domain, uri) = match self {
+            Self::Subject { value, .. } | Self::Issuer { value, .. } => (Some(value), None, None),
+            Self::Dns(pattern) => (None, Some(pattern), None),
+            Self::Uri(pattern) => (None, None, Some(pattern)),
+            Self::Email { local, domain } => (Some(local), Some(domain), None),
+            Self::Ip(_) | Self::Fingerprint(_) | Self::Spki(_) => (None, None, None),
+        };
+        let labels = domain.into_iter().flat_map(DomainPattern::labels);
+        own.into_iter().chain(labels).chain(uri.into_iter().flat_map(UriPattern::segments))
+    }
+
+    /// Calls `each` with every such pattern and what it stands for, of each name that matches.
+    fn capture<'i>(&self, identity: &'i PeerIdentity, effect: Effect, each: &mut dyn FnMut(&Wildcard, &'i str)) {
+        let mut attributes = |name: &'i [Attribute], attribute: &str, value: &Wildcard| {
+            let values = name.iter().filter(|found| found.name == attribute).map(|found| found.value.as_str());
+            values.filter(|found| value.matches(found)).for_each(|found| each(value, found));
+        };
+        match self {
+            Self::Subject { attribute, value } => attributes(&identity.subject, attribute, value),
+            Self::Issuer { attribute, value } => attributes(&identity.issuer, attribute, value),
+            Self::Dns(pattern) => {
+                let names = identity.dns.iter().filter(|name| pattern.matches(name, effect));
+                names.for_each(|name| pattern.each_label(name, each));
+            }
+            Self::Uri(pattern) => {
+                let uris = identity.uris.iter().filter(|uri| pattern.matches(uri, effect));
+                uris.for_each(|uri| pattern.each_segment(uri, each));
+            }
+            Self::Email { local, domain } => {
+                let emails = identity.emails.iter().map(|email| email.rsplit_once('@').unwrap_or((email, "")));
+                for (left, right) in emails.filter(|(l, r)| local.matches(l) && domain.matches(r, effect)) {
+                    each(local, left);
+                    domain.each_label(right, each);
+                }
+            }
+            Self::Ip(_) | Self::Fingerprint(_) | Self::Spki(_) => {}
+        }
+    }
+}
+
 /// As a policy has it, on one line.
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -126,18 +193,9 @@ impl fmt::Display for Condition {
         match self {
             Self::Subject { attribute, value } => write!(f, "subject {attribute}={value}"),
             Self::Issuer { attribute, value } => write!(f, "issuer {attribute}={value}"),
-            Self::Dns(DomainPattern(labels)) => {
-                f.write_str("dns ")?;
-                write_segments(f, labels, '.')
-            }
-            Self::Uri(UriPattern { segments, .. }) => {
-                f.write_str("uri ")?;
-                write_segments(f, segments, '/')
-            }
-            Self::Email { local, domain: DomainPattern(labels) } => {
-                write!(f, "email {local}@")?;
-                write_segments(f, labels, '.')
-            }
+            Self::Dns(pattern) => write!(f, "dns {pattern}"),
+            Self::Uri(pattern) => write!(f, "uri {pattern}"),
+            Self::Email { local, domain } => write!(f, "email {local}@{domain}"),
             Self::Ip(network) => write!(f, "ip {network}"),
             Self::Fingerprint(hash) => write!(f, "fingerprint sha256:{}", hex(hash)),
             Self::Spki(hash) => write!(f, "spki sha256:{}", hex(hash)),
@@ -160,98 +218,15 @@ pub(super) fn only<'v, T: AsRef<str> + ?Sized + 'v>(values: impl IntoIterator<It
     values.next().filter(|_| values.next().is_none()).map(AsRef::as_ref)
 }
 
-/// Domain names in which `*` stands for one label or a part of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct DomainPattern(Box<[Segment<Wildcard>]>);
-
-impl DomainPattern {
-    fn parse(text: &str) -> Result<Self, String> {
-        let text = text.to_ascii_lowercase();
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'*');
-        let well_formed = |label: &str| !label.is_empty() && label.bytes().all(allowed) && !label.contains("**");
-        if text.len() > 253 || !text.split('.').all(well_formed) {
-            return Err(format!(
-                "\"{text}\" is no pattern for a domain name: \
-                 labels of letters, digits, '-', '_' and *, separated by dots"
-            ));
-        }
-        Ok(Self(text.split('.').map(|label| Segment::One(Wildcard::new(label))).collect()))
-    }
-
-    /// `name` is in lower case. A label that is itself a `*` is no host's name: stars of a rule that allows don't cover
-    /// it.
-    fn matches(&self, name: &str, effect: Effect) -> bool {
-        let plain = effect == Effect::Deny || !name.contains('*');
-        plain && match_segments(&self.0, name.split('.'), |pattern, label| !label.is_empty() && pattern.matches(label))
-    }
-}
-
-/// URIs with `*` for one path segment or a part of it and `**` for any number of segments.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct UriPattern {
-    spiffe: bool,
-    wild: bool,
-    segments: Box<[Segment<Wildcard>]>,
-}
-
-impl UriPattern {
-    fn parse(text: &str) -> Result<Self, String> {
-        if !text.contains(':') || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(format!("\"{}\" is no URI: it needs a scheme, such as spiffe://", text.escape_debug()));
-        }
-        let authority = text.split('/').take(3).any(|segment| segment.contains('*'));
-        if authority || (text.contains('*') && !text.contains("://")) {
-            return Err("* is for the path of a URI only: scheme and host must be written out".to_owned());
-        }
-        let segments: Box<[_]> = text
-            .split('/')
-            .map(|segment| if segment == "**" { Segment::Any } else { Segment::One(Wildcard::new(segment)) })
-            .collect();
-        if text.split('/').any(|segment| segment != "**" && segment.contains("**")) {
-            return Err("** must be a whole segment of the path (use * for a part of one)".to_owned());
-        }
-        let spiffe = text.starts_with("spiffe:");
-        if spiffe && SpiffeId::parse(&text.replace('*', "a")).is_none() {
-            return Err(format!(
-                "\"{text}\" can't match any SPIFFE ID \
-                 (no port, no empty or dot segments, no percent signs, a lower-case trust domain)"
-            ));
-        }
-        Ok(Self { spiffe, wild: text.contains('*'), segments })
-    }
-
-    fn matches_any(&self, identity: &PeerIdentity, effect: Effect) -> bool {
-        // A certificate with several URIs has no SPIFFE ID (X.509-SVID §2).
-        if effect == Effect::Allow && self.spiffe && identity.spiffe_id().is_none() {
-            return false;
-        }
-        identity.uris.iter().any(|uri| self.matches(uri, effect))
-    }
-
-    fn matches(&self, uri: &str, effect: Effect) -> bool {
-        if effect == Effect::Allow && self.wild && !has_one_reading(uri) {
-            return false;
-        }
-        match_segments(&self.segments, uri.split('/'), Wildcard::matches)
-    }
-}
-
-/// Whether a URI holds nothing that readers of URIs resolve, decode or cut off. What does must not hide under a star,
-/// nor move another segment to where a placeholder looks.
-pub(super) fn has_one_reading(uri: &str) -> bool {
-    let mut path = uri.split('/').skip(3);
-    !uri.contains(['?', '#', '%', '\\']) && path.all(|segment| !matches!(segment, "" | "." | ".."))
-}
-
 fn parse_email(text: &str) -> Result<Condition, String> {
     let (local, domain) = text
         .split_once('@')
         .filter(|(local, domain)| !local.is_empty() && !domain.contains('@'))
         .ok_or_else(|| format!("\"{text}\" is no pattern for an email address: local@domain"))?;
-    Ok(Condition::Email { local: Wildcard::new(local), domain: DomainPattern::parse(domain)? })
+    Ok(Condition::Email { local: Wildcard::capturing(local)?, domain: DomainPattern::parse(domain)? })
 }
 
-fn parse_network(text: &str) -> Result<IpNet, String> {
+pub(super) fn parse_network(text: &str) -> Result<IpNet, String> {
     let network = match text.parse::<IpAddr>() {
         Ok(address) => IpNet::from(address),
         Err(_) => text
@@ -301,6 +276,9 @@ fn compile_name(
         if value.is_empty() {
             faults.push(Fault::new(format!("{path}.{key}"), "is empty and can't match: * stands for any value"));
         }
-        add(attribute, Wildcard::new(value));
+        match Wildcard::capturing(value) {
+            Ok(value) => add(attribute, value),
+            Err(message) => faults.push(Fault::new(format!("{path}.{key}"), message)),
+        }
     }
 }

@@ -3,11 +3,12 @@
 use crate::config::policy::Effect;
 use crate::identity::PeerIdentity;
 
-use super::index::List;
+use super::index::Positions;
 use super::limit::Applied;
 use super::rule::{Policy, Rule, Subjects};
+use super::template::Values;
 
-/// To which groups of a policy a client belongs, and which rules of long lists concern it.
+/// To which groups of a policy a client belongs, what placeholders stand for, and which rules of long lists concern it.
 ///
 /// It depends on nothing but the policy and the certificate, so it holds for as long as both do. It is not proof of
 /// anything: a decision asks whether it was made by the policy that decides, and makes another one if not.
@@ -24,6 +25,7 @@ pub struct Standing {
 struct Share {
     /// A bit for each group of the policy.
     groups: Box<[u64]>,
+    values: Values,
     /// For each long list its rules that concern the client.
     long: Box<[Box<[u32]>]>,
 }
@@ -52,8 +54,13 @@ impl Standing {
         self.share(rule.effect).includes(rule)
     }
 
+    /// What placeholders stand for in rules of this effect.
+    pub(super) fn values(&self, effect: Effect) -> &Values {
+        &self.share(effect).values
+    }
+
     /// The rules of a list, without most of those that don't concern the client.
-    pub(super) fn narrow<'s>(&'s self, effect: Effect, list: &'s List) -> &'s [u32] {
+    pub(super) fn narrow<'s>(&'s self, effect: Effect, list: &'s Positions) -> &'s [u32] {
         list.long.and_then(|position| self.share(effect).long.get(position)).map_or(&list.rules, |rules| rules)
     }
 
@@ -78,10 +85,11 @@ impl Share {
                 *word |= 1 << (position % 64);
             }
         }
-        let mut share = Self { groups, long: Box::default() };
+        let values = policy.sources.iter().map(|source| source.value(&policy.groups, identity, effect)).collect();
+        let mut share = Self { groups, values, long: Box::default() };
         let concerns = |position: &u32| policy.rule(*position).is_some_and(|rule| share.includes(rule));
-        let filtered = |list: &List| list.rules.iter().copied().filter(concerns).collect();
-        share.long = policy.index(effect).long_lists().map(filtered).collect();
+        let filtered = |list: &Positions| list.rules.iter().copied().filter(concerns).collect();
+        share.long = policy.index.long_lists(effect).map(filtered).collect();
         share
     }
 

@@ -6,15 +6,16 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::config::Fault;
 use crate::config::policy::cases::{CaseFile, CasesFile, ExpectFile, Texts};
+use crate::config::{Fault, TlsVersion};
 use crate::identity::PeerIdentity;
 use crate::oci::{self, ErrorCode, Route, RouteError};
 
-use super::decide::{DEFAULT_DENY, Decision, Facts, PING_RULE, TlsFacts};
+use super::decide::{DEFAULT_DENY, Decision, Facts, IMMUTABLE_RULE, KnownTags, PING_RULE, TlsFacts};
 use super::describe::describe;
 use super::rule::{Policy, Rule};
 use super::suggest::did_you_mean;
+use super::times;
 
 /// The address that a client connects from where nothing is said: none at all.
 pub const NO_ADDRESS: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
@@ -71,6 +72,10 @@ struct Case {
     name: String,
     client: PeerIdentity,
     address: IpAddr,
+    /// In unix seconds; none is now.
+    at: Option<u64>,
+    tls: TlsVersion,
+    exists: Option<bool>,
     requests: Vec<Request>,
     expected: Expected,
 }
@@ -122,7 +127,7 @@ pub struct Outcome<'s> {
     pub verdict: Verdict,
     /// The rule that said it, `default deny`, or the error's code for a request that is invalid.
     pub rule: String,
-    /// The refusal's text; empty if the request was allowed.
+    /// The refusal's text, and which answer it is where that depends on whether a tag exists.
     pub message: String,
 }
 
@@ -130,7 +135,13 @@ impl Outcome<'_> {
     /// Whether it is what the case expects.
     #[must_use]
     pub fn is_expected(&self) -> bool {
-        self.verdict == self.expected.verdict && self.expected.rule.as_ref().is_none_or(|rule| *rule == self.rule)
+        self.expected.is_met_by(self.verdict, &self.rule)
+    }
+}
+
+impl Expected {
+    fn is_met_by(&self, verdict: Verdict, rule: &str) -> bool {
+        verdict == self.verdict && self.rule.as_deref().is_none_or(|expected| expected == rule)
     }
 }
 
@@ -140,10 +151,9 @@ impl Suite {
     pub fn run(&self, policy: &Policy, now: u64) -> Vec<Outcome<'_>> {
         let mut outcomes = Vec::new();
         for (i, case) in self.cases.iter().enumerate() {
-            let facts = facts(&case.client, case.address, now);
             for (k, request) in case.requests.iter().enumerate() {
                 let (verdict, rule, message) = match request.route() {
-                    Ok(route) => judged(policy.decide_route(route, &facts).1),
+                    Ok(route) => case.ask(policy, &route, now),
                     Err(RouteError { code, message, .. }) => {
                         (Verdict::Invalid, code.as_str().to_owned(), message.into_owned())
                     }
@@ -157,6 +167,26 @@ impl Suite {
     }
 }
 
+impl Case {
+    /// The policy's answer. Where it depends on whether a tag exists and the case doesn't say, it is the one that isn't
+    /// expected, if there is one.
+    fn ask(&self, policy: &Policy, route: &Route, now: u64) -> (Verdict, String, String) {
+        let Self { address, at, tls, exists, .. } = *self;
+        let facts = Circumstances { address, at: at.unwrap_or(now), tls, exists }.facts(&self.client);
+        let asked = |facts: &Facts<'_>| judged(policy.decide_route(route.clone(), facts).1);
+        if self.exists.is_some() || !matches!(policy.decide_route(route.clone(), &facts).1, Decision::Needs(_)) {
+            return asked(&facts);
+        }
+        let answer = |exists, what| {
+            let (verdict, rule, message) = asked(&Facts { tags: KnownTags::All(exists), ..facts });
+            let message = if message.is_empty() { "allowed".to_owned() } else { message };
+            (verdict, rule, format!("for a tag that {what}: {message}"))
+        };
+        let (new, existing) = (answer(false, "doesn't exist"), answer(true, "exists"));
+        if self.expected.is_met_by(new.0, &new.1) { existing } else { new }
+    }
+}
+
 fn judged(decision: Decision) -> (Verdict, String, String) {
     match decision {
         Decision::Permit(permit) => (Verdict::Allow, permit.rule().to_owned(), String::new()),
@@ -166,10 +196,47 @@ fn judged(decision: Decision) -> (Verdict, String, String) {
     }
 }
 
+/// Under which a request is made, as far as policies look at it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Circumstances {
+    /// Where the client connects from.
+    pub address: IpAddr,
+    /// The time, in unix seconds.
+    pub at: u64,
+    /// The TLS version of the connection.
+    pub tls: TlsVersion,
+    /// Whether the tags that are pushed exist; none is either.
+    pub exists: Option<bool>,
+}
+
+impl Circumstances {
+    /// The facts of a request by this client.
+    #[must_use]
+    pub fn facts(self, identity: &PeerIdentity) -> Facts<'_> {
+        let version = match self.tls {
+            TlsVersion::Tls12 => "TLSv1.2",
+            TlsVersion::Tls13 => "TLSv1.3",
+        };
+        Facts {
+            tls: TlsFacts::new(version),
+            tags: self.exists.map_or(KnownTags::Nothing, KnownTags::All),
+            ..facts(identity, self.address, self.at)
+        }
+    }
+}
+
 /// The facts of a request by a client that isn't connected.
 #[must_use]
 pub fn facts(identity: &PeerIdentity, client: IpAddr, now: u64) -> Facts<'_> {
-    Facts { identity, standing: None, accesses: &[], now, client, tls: TlsFacts::new("TLSv1.3"), tag_exists: None }
+    Facts {
+        identity,
+        standing: None,
+        accesses: &[],
+        now,
+        client,
+        tls: TlsFacts::new("TLSv1.3"),
+        tags: KnownTags::Nothing,
+    }
 }
 
 /// Checks a case file as a whole. `read_certificate` makes an identity of a certificate file's name.
@@ -221,10 +288,21 @@ fn compile_case(
     if address.is_err() {
         faults.push(Fault::new(format!("{path}.address"), "must be an IP address, such as 192.0.2.7"));
     }
+    let at = case.at.as_deref().map(times::instant).transpose();
+    let at = at.map_err(|message| faults.push(Fault::new(format!("{path}.at"), message)));
     let requests = compile_requests(&case.requests, path, faults);
     let expected = Expected { verdict: case.expect.into(), rule: case.rule.clone() };
     check_rule(&expected, policy, &format!("{path}.rule"), faults);
-    Some(Case { name: case.name.clone(), client: client?, address: address.ok()?, requests, expected })
+    Some(Case {
+        name: case.name.clone(),
+        client: client?,
+        address: address.ok()?,
+        at: at.ok()?,
+        tls: case.tls.unwrap_or(TlsVersion::Tls13),
+        exists: case.exists,
+        requests,
+        expected,
+    })
 }
 
 fn compile_requests(lines: &Texts, path: &str, faults: &mut Vec<Fault>) -> Vec<Request> {
@@ -253,7 +331,9 @@ fn check_rule(expected: &Expected, policy: &Policy, path: &str, faults: &mut Vec
             faults
                 .push(Fault::new(path, "an invalid request meets no rule: remove this key, or name the error's code"));
         }
-    } else if ![PING_RULE, DEFAULT_DENY].contains(&name) && !policy.rules().any(|rule| rule.name() == name) {
+    } else if ![PING_RULE, DEFAULT_DENY, IMMUTABLE_RULE].contains(&name)
+        && !policy.rules().any(|rule| rule.name() == name)
+    {
         let hint = did_you_mean(name, policy.rules().map(Rule::name).chain([DEFAULT_DENY]));
         faults.push(Fault::new(path, format!("the policy has no rule \"{name}\"{hint}")));
     }

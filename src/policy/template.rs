@@ -6,41 +6,53 @@ use crate::config::policy::Effect;
 use crate::identity::PeerIdentity;
 use crate::oci::{RepoName, is_path_component};
 
-use super::glob::{Segment, Wildcard, match_segments, write_segments};
-use super::selector::{ATTRIBUTES, has_one_reading, only};
+use super::capture::Unique;
+use super::glob::{Components, Segment, Wildcard, match_segments};
+use super::names::has_one_reading;
+use super::rule::Group;
+use super::selector::{ATTRIBUTES, only};
 use super::suggest::did_you_mean;
 
 /// Highest `N` of `label[N]` and `path[N]`.
 const MAX_INDEX: usize = 31;
+
+/// What placeholders stand for, by the position of their [`Source`]; none where there is no usable value.
+pub(super) type Values = Box<[Option<Box<str>>]>;
+
+/// Finds the source of a placeholder by what stands in its braces. The error says what is wrong with it.
+pub(super) type Resolve<'r> = dyn FnMut(&str) -> Result<usize, String> + 'r;
 
 /// A pattern for repository names such as `team/${san.uri.path[1]}/**`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RepositoryPattern {
     /// The segments before the first that holds a star or a placeholder: what every matching name begins with.
     prefix: Box<str>,
-    segments: Box<[Segment<Part>]>,
+    /// The others.
+    rest: Box<[Segment<Part>]>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     Text(Wildcard),
-    Value { prefix: Box<str>, placeholder: Placeholder, suffix: Box<str> },
+    Value { prefix: Box<str>, placeholder: Box<str>, source: usize, suffix: Box<str> },
 }
 
 impl RepositoryPattern {
     /// Compiles a pattern. The error says what is wrong with it, as a fragment of a sentence.
-    pub(super) fn parse(pattern: &str) -> Result<Self, String> {
-        let segments = pattern.split('/').map(parse_segment).collect::<Result<Box<[_]>, _>>()?;
+    pub(super) fn parse(pattern: &str, resolve: &mut Resolve<'_>) -> Result<Self, String> {
+        let segments = pattern.split('/').map(|segment| parse_segment(segment, resolve));
+        let mut segments = segments.collect::<Result<Vec<_>, _>>()?;
         let shortest: usize = segments.iter().map(shortest_segment).sum();
         if shortest > RepoName::MAX_LENGTH + 1 {
             return Err(format!("can't match any repository name: it is longer than {}", RepoName::MAX_LENGTH));
         }
-        let fixed = segments.iter().map_while(|segment| match segment {
-            Segment::One(Part::Text(text)) => text.literal(),
+        let literal = |segment: &Segment<Part>| match segment {
+            Segment::One(Part::Text(text)) => text.literal().map(str::to_owned),
             _ => None,
-        });
-        let prefix = fixed.collect::<Vec<_>>().join("/").into();
-        Ok(Self { prefix, segments })
+        };
+        let fixed: Vec<_> = segments.iter().map_while(literal).collect();
+        let rest = segments.split_off(fixed.len());
+        Ok(Self { prefix: fixed.join("/").into(), rest: rest.into() })
     }
 
     /// The whole segments that every matching name begins with; empty if there are none.
@@ -48,36 +60,57 @@ impl RepositoryPattern {
         &self.prefix
     }
 
-    /// Whether the pattern, seen with this identity, names the repository.
+    /// Whether the pattern, with these values, names the repository.
     ///
     /// A value is compared, never parsed as a pattern: whatever a certificate holds cannot widen a rule. A placeholder
     /// without a usable value matches nothing where the rule allows, and any segment where it denies.
-    pub(super) fn matches(&self, repository: &RepoName, identity: &PeerIdentity, effect: Effect) -> bool {
-        // Most rules of a policy differ here already.
-        if !repository.as_str().starts_with(&*self.prefix) {
-            return false;
-        }
-        match_segments(&self.segments, repository.as_str().split('/'), |part, segment| match part {
-            Part::Text(text) => text.matches(segment),
-            Part::Value { prefix, placeholder, suffix } => {
-                let middle = segment.strip_prefix(&**prefix).and_then(|rest| rest.strip_suffix(&**suffix));
-                match placeholder.value(identity) {
-                    Some(value) => middle == Some(value),
-                    None => effect == Effect::Deny && middle.is_some(),
-                }
-            }
-        })
+    pub(super) fn matches(&self, repository: &RepoName, values: &Values, effect: Effect) -> bool {
+        self.matches_with(repository, effect, |source| values.get(source)?.as_deref())
     }
-}
 
-impl RepositoryPattern {
-    /// The placeholders of the pattern, each with its value for this identity if there is a usable one.
-    pub(super) fn values<'i>(
+    /// The same for a pattern without placeholders.
+    pub(super) fn matches_plainly(&self, repository: &RepoName) -> bool {
+        self.matches_with(repository, Effect::Allow, |_| None)
+    }
+
+    #[inline]
+    fn matches_with<'v>(
         &self,
-        identity: &'i PeerIdentity,
-    ) -> impl Iterator<Item = (Placeholder, Option<&'i str>)> + use<'_, 'i> {
-        self.segments.iter().filter_map(|segment| match segment {
-            Segment::One(Part::Value { placeholder, .. }) => Some((*placeholder, placeholder.value(identity))),
+        repository: &RepoName,
+        effect: Effect,
+        value: impl Fn(usize) -> Option<&'v str>,
+    ) -> bool {
+        // Most rules of a policy differ here already.
+        let Some(below) = repository.as_str().strip_prefix(&*self.prefix) else { return false };
+        let below = match below.strip_prefix('/') {
+            _ if self.prefix.is_empty() => Some(below),
+            Some(below) => Some(below),
+            None if below.is_empty() => None,
+            None => return false,
+        };
+        match (&*self.rest, below) {
+            ([Segment::Any], _) => true,
+            (rest, None) => rest.iter().all(|segment| *segment == Segment::Any),
+            ([], Some(_)) => false,
+            (rest, Some(below)) => match_segments(rest, Components::of(below), |part, segment| match part {
+                Part::Text(text) => text.matches(segment),
+                Part::Value { prefix, source, suffix, .. } => {
+                    let middle = segment.strip_prefix(&**prefix).and_then(|rest| rest.strip_suffix(&**suffix));
+                    match value(*source) {
+                        Some(value) => middle == Some(value),
+                        None => effect == Effect::Deny && middle.is_some(),
+                    }
+                }
+            }),
+        }
+    }
+
+    /// The placeholders of the pattern as they are written, each with its value if there is a usable one.
+    pub(super) fn values<'v>(&'v self, values: &'v Values) -> impl Iterator<Item = (&'v str, Option<&'v str>)> {
+        self.rest.iter().filter_map(|segment| match segment {
+            Segment::One(Part::Value { placeholder, source, .. }) => {
+                Some((&**placeholder, values.get(*source).and_then(Option::as_deref)))
+            }
             _ => None,
         })
     }
@@ -85,7 +118,11 @@ impl RepositoryPattern {
 
 impl fmt::Display for RepositoryPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write_segments(f, &self.segments, '/')
+        f.write_str(&self.prefix)?;
+        self.rest.iter().enumerate().try_for_each(|(i, segment)| {
+            let slash = if i > 0 || !self.prefix.is_empty() { "/" } else { "" };
+            write!(f, "{slash}{segment}")
+        })
     }
 }
 
@@ -93,12 +130,12 @@ impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => text.fmt(f),
-            Self::Value { prefix, placeholder, suffix } => write!(f, "{prefix}{placeholder}{suffix}"),
+            Self::Value { prefix, placeholder, suffix, .. } => write!(f, "{prefix}{placeholder}{suffix}"),
         }
     }
 }
 
-fn parse_segment(text: &str) -> Result<Segment<Part>, String> {
+fn parse_segment(text: &str, resolve: &mut Resolve<'_>) -> Result<Segment<Part>, String> {
     if text == "**" {
         return Ok(Segment::Any);
     }
@@ -108,7 +145,7 @@ fn parse_segment(text: &str) -> Result<Segment<Part>, String> {
     };
     let (name, suffix) =
         rest.split_once('}').ok_or_else(|| format!("placeholder in \"{text}\" has no closing brace"))?;
-    let placeholder = Placeholder::parse(name)?;
+    let source = resolve(name)?;
     // Two values in one segment, or a value beside a star, can be cut in several ways: the client `ci` would match
     // what belongs to `ci-2`.
     if prefix.contains('*') || suffix.contains('*') || suffix.contains("${") {
@@ -117,7 +154,8 @@ fn parse_segment(text: &str) -> Result<Segment<Part>, String> {
         ));
     }
     check_segment(&format!("{prefix}a{suffix}"))?;
-    Ok(Segment::One(Part::Value { prefix: prefix.into(), placeholder, suffix: suffix.into() }))
+    let placeholder = format!("${{{name}}}").into();
+    Ok(Segment::One(Part::Value { prefix: prefix.into(), placeholder, source, suffix: suffix.into() }))
 }
 
 /// Refuses a segment that no component of a repository name can match. Letters in place of the stars always do if
@@ -149,8 +187,35 @@ fn shortest_segment(segment: &Segment<Part>) -> usize {
     }
 }
 
+/// Where a placeholder gets its value.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Source {
+    /// From a name of the certificate.
+    Certificate(Placeholder),
+    /// From what the selectors of these groups, by position, have captured under a name.
+    Capture { name: Box<str>, groups: Box<[usize]> },
+}
+
+impl Source {
+    /// The value for this client, if there is exactly one and it is a component of a repository name.
+    pub(super) fn value(&self, groups: &[Group], identity: &PeerIdentity, effect: Effect) -> Option<Box<str>> {
+        let value = match self {
+            Self::Certificate(placeholder) => placeholder.value(identity)?,
+            Self::Capture { name, groups: positions } => {
+                let mut unique = Unique::default();
+                let groups = positions.iter().filter_map(|position| groups.get(*position));
+                for selector in groups.flat_map(|group| &group.selectors).filter(|s| s.matches(identity, effect)) {
+                    selector.capture(name, identity, effect, &mut unique);
+                }
+                unique.value()?
+            }
+        };
+        is_path_component(value).then(|| value.into())
+    }
+}
+
 /// A value of the client's certificate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Placeholder {
     Subject(&'static str),
     Dns,
@@ -180,9 +245,15 @@ const SPELLINGS: [&str; 15] = [
     "san.email.domain",
 ];
 
+/// Says that no placeholder is called so, nor any of the captures that are known.
+pub(super) fn unknown<'k>(name: &str, captures: impl IntoIterator<Item = &'k str>) -> String {
+    format!("unknown placeholder \"${{{name}}}\"{}", did_you_mean(name, SPELLINGS.into_iter().chain(captures)))
+}
+
 impl Placeholder {
-    fn parse(name: &str) -> Result<Self, String> {
-        let unknown = || format!("unknown placeholder \"${{{name}}}\"{}", did_you_mean(name, SPELLINGS));
+    /// Reads what stands in the braces.
+    pub(super) fn parse(name: &str) -> Result<Self, String> {
+        let unknown = || unknown(name, []);
         let never = |instead: &str| {
             Err(format!("placeholder \"${{{name}}}\" can't be a component of a repository name: use {instead}"))
         };
@@ -213,32 +284,16 @@ impl Placeholder {
         }
     }
 
-    /// The identity's value, if there is exactly one and it is a component of a repository name.
+    /// The identity's value, if there is exactly one.
     fn value(self, identity: &PeerIdentity) -> Option<&str> {
-        let value = match self {
-            Self::Subject(attribute) => only(identity.attributes(attribute))?,
-            Self::Dns => only(&identity.dns)?,
-            Self::DnsLabel(index) => only(&identity.dns)?.split('.').nth(index)?,
-            Self::UriHost => split_uri(only(&identity.uris)?)?.0,
-            Self::UriPath(index) => split_uri(only(&identity.uris)?)?.1.split('/').nth(index)?,
-            Self::EmailLocal => only(&identity.emails)?.rsplit_once('@')?.0,
-            Self::EmailDomain => only(&identity.emails)?.rsplit_once('@')?.1,
-        };
-        is_path_component(value).then_some(value)
-    }
-}
-
-/// As it is written in a policy.
-impl fmt::Display for Placeholder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Subject(attribute) => write!(f, "${{subject.{}}}", attribute.to_ascii_lowercase()),
-            Self::Dns => f.write_str("${san.dns}"),
-            Self::DnsLabel(index) => write!(f, "${{san.dns.label[{index}]}}"),
-            Self::UriHost => f.write_str("${san.uri.host}"),
-            Self::UriPath(index) => write!(f, "${{san.uri.path[{index}]}}"),
-            Self::EmailLocal => f.write_str("${san.email.local}"),
-            Self::EmailDomain => f.write_str("${san.email.domain}"),
+            Self::Subject(attribute) => only(identity.attributes(attribute)),
+            Self::Dns => only(&identity.dns),
+            Self::DnsLabel(index) => only(&identity.dns)?.split('.').nth(index),
+            Self::UriHost => Some(split_uri(only(&identity.uris)?)?.0),
+            Self::UriPath(index) => split_uri(only(&identity.uris)?)?.1.split('/').nth(index),
+            Self::EmailLocal => Some(only(&identity.emails)?.rsplit_once('@')?.0),
+            Self::EmailDomain => Some(only(&identity.emails)?.rsplit_once('@')?.1),
         }
     }
 }

@@ -8,6 +8,8 @@ use crate::oci;
 
 use super::*;
 
+mod circumstances;
+mod existing;
 mod faults;
 mod matching;
 mod reference;
@@ -45,8 +47,19 @@ fn client(names: &[&str]) -> PeerIdentity {
     PeerIdentity::described(description)
 }
 
-/// `allow by <rule>` or the refusal's text.
+/// `allow by <rule>` or the refusal's text, for tags that don't exist.
 fn ask(policy: &Policy, identity: &PeerIdentity, method: &str, target: &str) -> String {
+    ask_with(policy, identity, method, target, |facts| Facts { tags: KnownTags::All(false), ..facts })
+}
+
+/// The same for facts that `change` changes.
+fn ask_with(
+    policy: &Policy,
+    identity: &PeerIdentity,
+    method: &str,
+    target: &str,
+    change: impl for<'f> Fn(Facts<'f>) -> Facts<'f>,
+) -> String {
     let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
     let route = oci::route(method, path, query).expect("a route");
     let accesses = route.accesses();
@@ -57,9 +70,9 @@ fn ask(policy: &Policy, identity: &PeerIdentity, method: &str, target: &str) -> 
         now: 1_790_000_000,
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
         tls: TlsFacts::new("TLSv1.3"),
-        tag_exists: None,
+        tags: KnownTags::Nothing,
     };
-    match policy.decide(&facts) {
+    match policy.decide(&change(facts)) {
         Decision::Permit(permit) => format!("allow by {}", permit.rule()),
         Decision::Reject(rejection) => rejection.to_string(),
         Decision::Needs(need) => format!("{need:?}"),
@@ -156,7 +169,7 @@ fn a_refusal_tells_its_decision_id() {
         now: 0,
         client: IpAddr::V4(Ipv4Addr::LOCALHOST),
         tls: TlsFacts::new("TLSv1.2"),
-        tag_exists: None,
+        tags: KnownTags::Nothing,
     };
     let Decision::Reject(rejection) = policy("{}").decide(&facts) else { panic!("not refused") };
     let expected = "pull from a is not allowed for CN=x (rule: default deny; decision 01J)";
@@ -171,7 +184,7 @@ fn a_mount_needs_both_repositories() {
     let mount = |from: &str| format!("/v2/team/red/app/blobs/uploads/?mount={SHA}&from={from}");
     assert_eq!(ask(&policy, &ci, "POST", &mount("public/base")), "allow by teams-push");
     let refusal = ask(&policy, &ci, "POST", &mount("team/blue/app"));
-    assert!(refusal.starts_with("pull from team/blue/app is not allowed"), "{refusal}");
+    assert!(refusal.starts_with("mount from team/blue/app is not allowed"), "{refusal}");
     let refusal = ask(&policy, &ci, "POST", &format!("/v2/public/x/blobs/uploads/?mount={SHA}&from=public/base"));
     assert!(refusal.starts_with("push to public/x is not allowed"), "{refusal}");
 }

@@ -18,8 +18,9 @@ use pingora::http::RequestHeader;
 use pingora::{Error, ErrorType};
 
 use super::context::Exchange;
+use super::headers::{self, Own};
 use super::refusal::Refusal;
-use super::{decide, headers, respond};
+use super::{decide, respond};
 use crate::config::Authorization;
 use crate::oci::{self, Endpoint, Page, RepoName, Route, catalog_names, catalog_target};
 use crate::upstream::client::{self, Answer, Wanted};
@@ -144,7 +145,8 @@ async fn ask(target: &str, client: &RequestHeader, exchange: &mut Exchange) -> R
     let left = || until.saturating_duration_since(Instant::now());
     loop {
         let internal = |_| Refusal::internal("a request to the upstream could not be made");
-        let request = headers::own_request(target, client, exchange).map_err(internal)?;
+        let own = Own { method: "GET", accept: "application/json", target };
+        let request = headers::own_request(&own, client, exchange).map_err(internal)?;
         let peer = exchange.next_address(false).map_err(|error| failed(exchange, &error))?;
         exchange.expect_request_body(false);
         match client::ask(&peer, request, Wanted::Whole(MAX_PAGE_BYTES), left()).await {

@@ -12,10 +12,11 @@ use super::integrity::Verifier;
 use super::redirect::Followed;
 use crate::edge::Connection;
 use crate::edge::progress::{self, Phase, Stall};
-use crate::oci::{Route, RouteKind};
+use crate::oci::{Route, RouteKind, Tag};
 use crate::policy::Permit;
 use crate::quotas::Grant;
 use crate::snapshot::Snapshot;
+use crate::tag_locks::Held;
 use crate::telemetry::audit::Slot;
 use crate::telemetry::{
     AccessRecord, AuditLog, DecisionId, HttpVersion, Outcome, ShadowRecord, Telemetry, Text, UpstreamFault, Verdict,
@@ -70,6 +71,9 @@ pub(super) struct Exchange {
     permit: Option<Permit>,
     /// The place of this request's record in the audit log, if it has one.
     pub(super) audit: Option<Slot>,
+    /// What has been asked of the registry about the tags to be pushed.
+    pub(super) known_tags: Vec<(Tag, bool)>,
+    held_tags: Option<Held>,
     admission: Option<Admission>,
     /// What the limits have granted.
     pub(super) grant: Grant,
@@ -82,6 +86,10 @@ pub(super) struct Exchange {
 
 /// By how much the framework's clock for an answer stays behind the one for the client's body.
 const CLOCK_DISTANCE: Duration = Duration::from_secs(2);
+
+/// How long the tags of a push are held on after the request, if it reached the registry whole and no answer came: the
+/// registry may still carry it out.
+const UNANSWERED: Duration = Duration::from_secs(5);
 
 /// Addresses that are tried for one request.
 const MAX_CONNECT_ATTEMPTS: usize = 3;
@@ -115,6 +123,7 @@ impl Exchange {
             rule: None,
             shadow: None,
             limit: None,
+            tag_exists: Vec::new(),
             status: None,
             bytes_in: 0,
             bytes_out: 0,
@@ -141,6 +150,8 @@ impl Exchange {
             outcome: None,
             permit: None,
             audit: None,
+            known_tags: Vec::new(),
+            held_tags: None,
             admission: None,
             grant: Grant::default(),
             connect_attempts: 0,
@@ -186,6 +197,12 @@ impl Exchange {
         self.record.decision = Some(Verdict::Deny);
         self.record.rule = rule;
         self.permit = None;
+        self.held_tags = None;
+    }
+
+    /// Holds the tags to be pushed until the registry has answered, or the request has ended.
+    pub(super) fn hold_tags(&mut self, held: Held) {
+        self.held_tags = Some(held);
     }
 
     pub(super) fn note_shadow(&mut self, shadow: ShadowRecord) {
@@ -198,6 +215,10 @@ impl Exchange {
 
     pub(super) fn is_permitted(&self) -> bool {
         self.permit.is_some()
+    }
+
+    pub(super) fn is_admitted(&self) -> bool {
+        self.admission.is_some()
     }
 
     pub(super) fn enter_upstream(&mut self, upstream: Arc<Upstream>, admission: Admission) {
@@ -284,6 +305,7 @@ impl Exchange {
             return;
         }
         self.record.status = Some(status);
+        self.held_tags = None;
         if let Some(sent) = self.sent_upstream.take() {
             let waited = now.duration_since(sent);
             self.record.upstream_first_byte = Some(waited);
@@ -401,7 +423,11 @@ impl Drop for Exchange {
                 None => Outcome::ClientAborted,
             },
         };
+        if let Some(held) = self.held_tags.take().filter(|_| self.sent_upstream.is_some()) {
+            held.linger(UNANSWERED);
+        }
         let mut record = self.record.take();
+        record.tag_exists = self.known_tags.iter().map(|(tag, exists)| (Text::new(tag.as_str()), *exists)).collect();
         record.outcome = outcome;
         record.end_reason = end_reason;
         record.duration = self.started.elapsed();

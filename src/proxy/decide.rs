@@ -1,13 +1,17 @@
 //! From a strictly read head to a permit and an upstream.
 
 use std::net::IpAddr;
+use std::sync::Arc;
+
+use pingora::http::RequestHeader;
 
 use super::context::Exchange;
 use super::refusal::Refusal;
 use super::strict::Head;
-use super::{shadow, unix_seconds};
+use super::{shadow, tags, unix_seconds};
 use crate::oci::{Access, Action, RepoName, Route};
-use crate::policy::{Decision, Facts, Standing, TlsFacts};
+use crate::policy::{Decision, Facts, KnownTags, Need, READ_ONLY_RULE, Standing, TlsFacts};
+use crate::tag_locks::TagLocks;
 use crate::telemetry::UpstreamFault;
 
 /// Asks again whether the client may be connected at all. Cheap unless a generation was published since.
@@ -27,26 +31,70 @@ pub(super) fn check_connection(exchange: &Exchange) -> Result<(), Refusal> {
     }
 }
 
-/// Decides over the request and leaves the permit in the exchange.
-pub(super) fn authorize(exchange: &mut Exchange, head: Head) -> Result<(), Refusal> {
+/// Decides over the request and leaves the permit in the exchange. Tags on whose existence the decision depends are held
+/// until the request is over.
+pub(super) async fn authorize(
+    client: &RequestHeader,
+    exchange: &mut Exchange,
+    head: Head,
+    locks: &Arc<TagLocks>,
+) -> Result<(), Refusal> {
     let Head { route, host_name } = head;
     exchange.set_route(route.clone());
     if !is_addressed_here(exchange, &host_name) {
         return Err(Refusal::misdirected("the Host is not the name that the TLS connection was made for"));
     }
     choose_upstream(exchange, &route, &host_name)?;
+    check_writable(exchange, &route)?;
     let route = drop_foreign_mount(exchange, route, &host_name);
     exchange.note_asked(&route);
     let mounts = route.has_mount();
     let asked = shadow::keep(exchange, &route);
     let (route, decision) = decide(exchange, route);
+    if mounts {
+        exchange.set_route(route.clone());
+    }
+    let decision = match decision {
+        Decision::Reject(_) => decision,
+        // Also when this client may overwrite: it must not come between another's look and its push.
+        _ if exchange.snapshot.policy.looks_at_tags() && !route.pushed_tags().is_empty() => {
+            Box::pin(decide_over_tags(client, exchange, &route, locks)).await?
+        }
+        decision => decision,
+    };
     if let Some(asked) = asked {
         shadow::compare(exchange, &asked, &route, &decision);
     }
-    if mounts {
-        exchange.set_route(route);
-    }
     accept(exchange, decision)
+}
+
+/// The decision over a push of tags, nobody else pushing them meanwhile, with whatever must be known of them.
+async fn decide_over_tags(
+    client: &RequestHeader,
+    exchange: &mut Exchange,
+    route: &Route,
+    locks: &Arc<TagLocks>,
+) -> Result<Decision, Refusal> {
+    // Before the place at the upstream: whoever has one waits for nobody's lock.
+    tags::hold(exchange, locks).await?;
+    let deadline = tags::deadline(exchange);
+    loop {
+        let (_, decision) = decide(exchange, route.clone());
+        let Decision::Needs(Need::TagExists { tag, .. }) = &decision else { return Ok(decision) };
+        if exchange.known_tags.iter().any(|(known, _)| known == tag) {
+            return Err(Refusal::internal("a decision needs what it was told"));
+        }
+        enter_upstream(exchange).await?;
+        tags::look_up(tag, client, exchange, deadline).await?;
+    }
+}
+
+/// Refuses what would write while the operator lets nothing be written.
+fn check_writable(exchange: &mut Exchange, route: &Route) -> Result<(), Refusal> {
+    let writes = !matches!(route.action(), None | Some(Action::Pull | Action::Catalog));
+    let Some(message) = exchange.snapshot.settings.read_only.clone().filter(|_| writes) else { return Ok(()) };
+    exchange.deny(Some(READ_ONLY_RULE.into()));
+    Err(Refusal::read_only(&message, &exchange.decision_id.to_string()))
 }
 
 /// Whether the connection stands for this host (RFC 9110 §7.4). The name of the handshake is binding; a client that gave
@@ -93,7 +141,7 @@ fn accept(exchange: &mut Exchange, decision: Decision) -> Result<(), Refusal> {
             exchange.deny(rejection.rule.clone());
             Err(Refusal::denied(&rejection, &exchange.decision_id.to_string()))
         }
-        // No rule of today's policies asks for more. Should one, nothing is allowed on a guess.
+        // Nothing is allowed on a guess.
         Decision::Needs(_) => Err(Refusal::internal("a decision needs a fact that is not looked up")),
     }
 }
@@ -125,7 +173,7 @@ pub(super) fn facts<'a>(exchange: &'a Exchange, standing: &'a Standing, accesses
         now: unix_seconds(exchange.time()),
         client: exchange.connection.record.client.ip(),
         tls: TlsFacts::new(exchange.connection.record.tls_version.as_str()),
-        tag_exists: None,
+        tags: KnownTags::Each(&exchange.known_tags),
     }
 }
 
@@ -141,8 +189,11 @@ fn choose_upstream(exchange: &mut Exchange, route: &Route, host_name: &str) -> R
     }
 }
 
-/// Waits for a place at the upstream.
+/// Waits for a place at the upstream, unless the request has one.
 pub(super) async fn enter_upstream(exchange: &mut Exchange) -> Result<(), Refusal> {
+    if exchange.is_admitted() {
+        return Ok(());
+    }
     let Some(upstream) = exchange.upstream.clone() else {
         return Err(Refusal::upstream(UpstreamFault::Resolve));
     };

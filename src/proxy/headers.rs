@@ -74,16 +74,25 @@ pub(super) fn upstream_request(client: &RequestHeader, exchange: &mut Exchange) 
     Ok(request)
 }
 
+/// What the gateway asks of a registry itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Own<'a> {
+    pub(super) method: &'static str,
+    pub(super) accept: &'static str,
+    /// Path and query.
+    pub(super) target: &'a str,
+}
+
 /// The head of a request of the gateway's own, made for this client: with what tells the registry who asks, and nothing
 /// that asks for another form of the answer.
 pub(super) fn own_request(
-    target: &str,
+    own: &Own<'_>,
     client: &RequestHeader,
     exchange: &mut Exchange,
 ) -> pingora::Result<RequestHeader> {
-    let mut request = RequestHeader::build("GET", target.as_bytes(), Some(12))?;
+    let mut request = RequestHeader::build(own.method, own.target.as_bytes(), Some(12))?;
     request.set_version(http::Version::HTTP_11);
-    request.insert_header(header::ACCEPT, "application/json")?;
+    request.insert_header(header::ACCEPT, own.accept)?;
     authorization(client, &mut request, exchange)?;
     forwarding(&mut request, exchange)?;
     tracing(client, &mut request, exchange)?;

@@ -17,8 +17,10 @@ mod refusal;
 mod respond;
 mod shadow;
 mod strict;
+mod tags;
 mod uploads;
 
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use async_trait::async_trait;
@@ -33,6 +35,7 @@ use tokio::sync::watch;
 
 use crate::edge::Connection;
 use crate::snapshot::Reader;
+use crate::tag_locks::TagLocks;
 use crate::telemetry::Telemetry;
 use crate::upstream;
 use context::{Context, Exchange};
@@ -44,20 +47,26 @@ pub struct Gateway {
     snapshots: Reader,
     telemetry: Telemetry,
     draining: watch::Receiver<bool>,
+    tags: Arc<TagLocks>,
 }
 
 impl Gateway {
-    /// The application over the configuration in force.
+    /// The application over the configuration in force. All applications of a process share the locks on tags.
     #[must_use]
-    pub fn new(snapshots: Reader, telemetry: Telemetry, draining: watch::Receiver<bool>) -> Self {
-        Gateway { snapshots, telemetry, draining }
+    pub(crate) fn new(
+        snapshots: Reader,
+        telemetry: Telemetry,
+        draining: watch::Receiver<bool>,
+        tags: Arc<TagLocks>,
+    ) -> Self {
+        Gateway { snapshots, telemetry, draining, tags }
     }
 
     /// Everything that is decided before a byte goes upstream.
     async fn admit(&self, session: &Session, exchange: &mut Exchange) -> Result<(), Refusal> {
         decide::check_connection(exchange)?;
         let head = strict::read(session, exchange)?;
-        decide::authorize(exchange, head)?;
+        decide::authorize(session.req_header(), exchange, head, &self.tags).await?;
         uploads::check(exchange)?;
         quotas::check(exchange).await?;
         audit::begin(exchange).await?;
@@ -66,7 +75,7 @@ impl Gateway {
 }
 
 /// The connection that a request came on.
-fn connection(session: &Session) -> Option<&std::sync::Arc<Connection>> {
+fn connection(session: &Session) -> Option<&Arc<Connection>> {
     let digest = session.digest()?.proxy_digest.as_ref()?;
     digest.user_data.as_ref()?.downcast_ref()
 }

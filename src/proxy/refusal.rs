@@ -113,6 +113,23 @@ impl Refusal {
         Self::new(ErrorCode::Unavailable, Outcome::LimitsUnavailable, message)
     }
 
+    /// Nothing may be written at the moment, by the operator's order.
+    pub(super) fn read_only(message: &str, decision_id: &str) -> Self {
+        Self::new(ErrorCode::Denied, Outcome::ReadOnly, format!("{message} (rule: read-only; decision {decision_id})"))
+    }
+
+    /// Another push of a tag takes too long.
+    pub(super) fn tag_busy() -> Self {
+        Self::new(ErrorCode::Unavailable, Outcome::TagBusy, "another push of this tag is under way; try again")
+    }
+
+    /// The registry doesn't say whether a tag exists, and whether it may be pushed depends on that.
+    pub(super) fn tag_unknown() -> Self {
+        let message =
+            "the registry doesn't say whether the tag exists, which decides whether it may be pushed; try again";
+        Self::new(ErrorCode::Unavailable, Outcome::UpstreamError, message)
+    }
+
     /// An upload session that isn't this client's, or isn't at all.
     pub(super) fn unknown_upload(decision_id: &str) -> Self {
         let message = format!("this client has no such upload; start a new one (decision {decision_id})");

@@ -15,6 +15,7 @@ use crate::config::Settings;
 use crate::edge::{App, Bound, Counters, Edge, Register, WindowBudget, Worker};
 use crate::proxy;
 use crate::snapshot::{Builder, Built, Fetcher, Publisher, Reader, Watcher};
+use crate::tag_locks::TagLocks;
 use crate::telemetry::{self, ReloadResult, Telemetry};
 
 /// Idle connections to upstreams that each serving thread keeps.
@@ -130,12 +131,15 @@ async fn start_workers(
 ) -> Result<Vec<JoinHandle<()>>, String> {
     let shares = sockets::shares(bound, settings.threads).map_err(|e| format!("no descriptor: {e}"))?;
     let conf = Arc::new(ServerConf { threads: 1, upstream_keepalive_pool_size: POOL_SIZE, ..ServerConf::default() });
+    // A tag is pushed by one request of the process at a time, on whatever thread.
+    let tags = Arc::new(TagLocks::default());
     let (prepared, mut preparing) = mpsc::channel(settings.threads.max(1));
     let mut workers = Vec::new();
     for (index, share) in shares.into_iter().enumerate() {
         let edge = edge.clone();
         let pulse = beat.map(|(pulses, every)| (pulses.pulse(index), *every));
-        let gateway = proxy::Gateway::new(edge.snapshots.clone(), edge.telemetry.clone(), edge.draining.clone());
+        let Edge { snapshots, telemetry, draining, .. } = edge.clone();
+        let gateway = proxy::Gateway::new(snapshots, telemetry, draining, tags.clone());
         // One application for each thread: its pool of upstream connections belongs to the thread's runtime.
         let app: Arc<App> = Arc::new(pingora::proxy::http_proxy(&conf, gateway));
         let worker = std::thread::Builder::new().name(format!("serve-{index}"));

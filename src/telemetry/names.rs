@@ -127,6 +127,7 @@ impl Names {
             unusable: read_unusable(&self.unusable)?,
             fingerprint: read_hash(fingerprint).ok_or("fingerprint")?,
             spki: read_hash(&self.spki).ok_or("names.spki")?,
+            not_after: None,
         })
     }
 }
@@ -194,6 +195,7 @@ mod tests {
             },
             fingerprint: [0xab; 32],
             spki: [0x01; 32],
+            not_after: None,
         }
     }
 

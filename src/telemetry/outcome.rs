@@ -13,6 +13,10 @@ labels! {
         Answered = "answered",
         /// No rule of the policy allowed it, or one denied it.
         Denied = "denied",
+        /// It would have written, and the configuration lets nothing be written at the moment.
+        ReadOnly = "read_only",
+        /// Another push of the same tag didn't end in time.
+        TagBusy = "tag_busy",
         /// The request has no single reading: framing, path, query or headers.
         Malformed = "malformed",
         /// A well-formed request for something the registry API doesn't have, or with a method it doesn't have.
@@ -94,8 +98,7 @@ impl Outcome {
 
     /// The level at which the gateway's own log mentions a request that ended so.
     ///
-    /// Each request has its access record; the log is for what an operator should look at. What every client can
-    /// cause at will is at `debug`, for a log that can be flooded hides what matters.
+    /// Each request has its record; the log is for an operator. What every client can cause at will is at `debug`.
     #[must_use]
     pub const fn level(self) -> Level {
         match self {
@@ -103,6 +106,8 @@ impl Outcome {
             | Self::LifetimeExceeded
             | Self::Answered
             | Self::Denied
+            | Self::ReadOnly
+            | Self::TagBusy
             | Self::Malformed
             | Self::Unsupported
             | Self::Misdirected
@@ -466,7 +471,9 @@ mod tests {
 
     #[test]
     fn what_clients_cause_at_will_stays_below_warn() {
-        for outcome in [Outcome::Denied, Outcome::Malformed, Outcome::ClientAborted] {
+        for outcome in
+            [Outcome::Denied, Outcome::ReadOnly, Outcome::TagBusy, Outcome::Malformed, Outcome::ClientAborted]
+        {
             assert_eq!(outcome.level(), Level::Debug);
         }
         for result in HandshakeResult::ALL.iter().filter(|result| **result != HandshakeResult::Internal) {

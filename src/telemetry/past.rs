@@ -1,16 +1,17 @@
 //! Access records read back: who asked what, and how it was decided.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::UNIX_EPOCH;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::names::Names;
 use super::record::Verdict;
-use crate::identity::PeerIdentity;
-use crate::oci::{self, Route};
+use crate::identity::{Description, PeerIdentity};
+use crate::oci::{self, Route, Tag};
 use crate::policy::suite::facts;
-use crate::policy::{Facts, Judged, TlsFacts};
+use crate::policy::{Facts, Judged, KnownTags, TlsFacts, parse_time};
 
 /// A request of the past, as its line in the access log tells it.
 #[derive(Clone, Debug, Deserialize)]
@@ -37,10 +38,20 @@ pub struct Past {
     pub decision: Option<Verdict>,
     /// The rule that decided; none for the default deny.
     pub rule: Option<String>,
+    /// Absent in records of versions that did not tell it.
+    not_after: Option<String>,
+    #[serde(default, deserialize_with = "tags")]
+    tag_exists: Vec<(Tag, bool)>,
     /// The status that the client got.
     pub status: Option<u16>,
     /// How the request ended.
     pub outcome: String,
+}
+
+/// Reads which tags existed. What is no tag was pushed by nobody.
+fn tags<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(Tag, bool)>, D::Error> {
+    let tags = BTreeMap::<String, bool>::deserialize(deserializer)?;
+    Ok(tags.into_iter().filter_map(|(tag, exists)| Some((Tag::parse(&tag).ok()?, exists))).collect())
 }
 
 /// Why a line tells of no request.
@@ -98,7 +109,10 @@ impl Past {
     /// [`Unreadable::Untold`], with what is missing.
     pub fn client(&self) -> Result<PeerIdentity, Unreadable> {
         let names = self.names.as_ref().ok_or(Unreadable::Untold("the client's names"))?;
-        names.description(&self.fingerprint).map(PeerIdentity::described).map_err(Unreadable::Untold)
+        let description = names.description(&self.fingerprint).map_err(Unreadable::Untold)?;
+        let not_after = self.not_after.as_deref().and_then(|text| parse_time(text).ok());
+        let not_after = not_after.and_then(|time| i64::try_from(time).ok());
+        Ok(PeerIdentity::described(Description { not_after, ..description }))
     }
 
     /// What was asked for.
@@ -119,7 +133,11 @@ impl Past {
     pub fn facts<'a>(&'a self, client: &'a PeerIdentity) -> Result<Facts<'a>, Unreadable> {
         let time = humantime::parse_rfc3339(&self.time).map_err(|_| Unreadable::Untold("the time"))?;
         let now = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        Ok(Facts { tls: TlsFacts::new(&self.tls_version), ..facts(client, self.address(), now) })
+        Ok(Facts {
+            tls: TlsFacts::new(&self.tls_version),
+            tags: KnownTags::Each(&self.tag_exists),
+            ..facts(client, self.address(), now)
+        })
     }
 
     /// The SHA-256 of the client's certificate.

@@ -53,6 +53,8 @@ pub struct AccessRecord {
     pub shadow: Option<ShadowRecord>,
     /// The limit that refused it.
     pub limit: Option<Arc<str>>,
+    /// Which of the tags that it pushes existed, as far as the decision asked.
+    pub tag_exists: Vec<(Text, bool)>,
     /// The status the client got; `None` if the request ended before one was sent.
     pub status: Option<u16>,
     /// Bytes of body received from the client.
@@ -127,6 +129,8 @@ pub struct ClientRecord {
     pub fingerprint: Text,
     /// The serial number, hexadecimal.
     pub serial: Text,
+    /// When the first certificate of the path runs out, in unix seconds.
+    pub not_after: i64,
 }
 
 /// What the policy said.
@@ -234,7 +238,7 @@ impl Serialize for AccessRecord {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let connection = &*self.connection;
         let client = &connection.identity;
-        let mut line = serializer.serialize_struct("AccessRecord", 34)?;
+        let mut line = serializer.serialize_struct("AccessRecord", 36)?;
         line.serialize_field("time", &Shown(humantime::format_rfc3339_millis(self.time)))?;
         line.serialize_field("decision_id", &Shown(self.decision_id))?;
         line.serialize_field("generation", &self.generation)?;
@@ -244,6 +248,7 @@ impl Serialize for AccessRecord {
         line.serialize_field("fingerprint", &client.fingerprint)?;
         line.serialize_field("serial", &client.serial)?;
         line.serialize_field("names", &ShownNames(&connection.peer))?;
+        line.serialize_field("not_after", &rfc3339(client.not_after).map(Shown))?;
         line.serialize_field("tls_version", &connection.tls_version)?;
         line.serialize_field("cipher", &connection.cipher)?;
         line.serialize_field("http_version", &self.http_version)?;
@@ -259,6 +264,7 @@ impl Serialize for AccessRecord {
         line.serialize_field("shadow_decision", &shadow.map(|shadow| shadow.judged.as_str()))?;
         line.serialize_field("shadow_rule", &shadow.and_then(|shadow| shadow.rule.as_deref()))?;
         line.serialize_field("limit", &self.limit.as_deref())?;
+        line.serialize_field("tag_exists", &TagExists(&self.tag_exists))?;
         line.serialize_field("status", &self.status)?;
         line.serialize_field("bytes_in", &self.bytes_in)?;
         line.serialize_field("bytes_out", &self.bytes_out)?;
@@ -271,6 +277,21 @@ impl Serialize for AccessRecord {
         line.serialize_field("trace_id", &self.trace_id)?;
         line.serialize_field("user_agent", &self.user_agent)?;
         line.end()
+    }
+}
+
+/// A time of a certificate; none beyond the years that can be written.
+fn rfc3339(seconds: i64) -> Option<humantime::Rfc3339Timestamp> {
+    let seconds = u64::try_from(seconds).ok().filter(|seconds| *seconds < 253_402_300_800)?;
+    Some(humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)))
+}
+
+/// Tags as keys, and whether they existed.
+struct TagExists<'a>(&'a [(Text, bool)]);
+
+impl Serialize for TagExists<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(tag, exists)| (tag.as_str(), exists)))
     }
 }
 
@@ -308,11 +329,13 @@ pub(super) mod samples {
                     label: "CN=ci-7".into(),
                     fingerprint: "ab".repeat(32).as_str().into(),
                     serial: "0a".into(),
+                    not_after: 1_800_000_000,
                 },
                 peer: Arc::new(PeerIdentity::described(Description {
                     subject: vec![Attribute { name: "CN".into(), value: "ci-7".to_owned() }],
                     fingerprint: [0xab; 32],
                     spki: [0xcd; 32],
+                    not_after: Some(1_800_000_000),
                     ..Description::default()
                 })),
                 tls_version: "TLSv1.3".into(),
@@ -329,6 +352,7 @@ pub(super) mod samples {
             rule: Some("teams-pull".into()),
             shadow: None,
             limit: None,
+            tag_exists: Vec::new(),
             status: Some(200),
             bytes_in: 0,
             bytes_out: 4096,
@@ -360,9 +384,11 @@ mod tests {
         let expected = concat!(
             r#"{"time":"2023-11-14T22:13:20.123Z","decision_id":"01HF7YAT3V0000000000000007","generation":3,"#,
             r#""listener":"main","client":"192.0.2.1:40000","identity":"CN=ci-7","fingerprint":"FINGERPRINT","#,
-            r#""serial":"0a","names":{"subject":["CN=ci-7"],"spki":"SPKI"},"tls_version":"TLSv1.3","cipher":"TLS_AES_128_GCM_SHA256","http_version":"HTTP/1.1","#,
-            r#""method":"GET","target":"/v2/team-a/app/blobs/sha256:00","route":"blob","repository":"team-a/app","reference":"sha256:00","action":"pull","#,
-            r#""decision":"allow","rule":"teams-pull","shadow_decision":null,"shadow_rule":null,"limit":null,"status":200,"bytes_in":0,"bytes_out":4096,"duration_ms":1.5,"#,
+            r#""serial":"0a","names":{"subject":["CN=ci-7"],"spki":"SPKI"},"not_after":"2027-01-15T08:00:00Z","#,
+            r#""tls_version":"TLSv1.3","cipher":"TLS_AES_128_GCM_SHA256","http_version":"HTTP/1.1","method":"GET","#,
+            r#""target":"/v2/team-a/app/blobs/sha256:00","route":"blob","repository":"team-a/app","#,
+            r#""reference":"sha256:00","action":"pull","decision":"allow","rule":"teams-pull","shadow_decision":null,"#,
+            r#""shadow_rule":null,"limit":null,"tag_exists":{},"status":200,"bytes_in":0,"bytes_out":4096,"duration_ms":1.5,"#,
             r#""upstream_ms":1.2,"upstream":"127.0.0.1:5000","outcome":"proxied","end_reason":null,"#,
             r#""request_id":null,"trace_id":null,"user_agent":"docker/29"}"#,
         );

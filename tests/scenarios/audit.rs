@@ -15,7 +15,7 @@ const LONG: Duration = Duration::from_secs(20);
 
 const POLICY: &str = "
 rules:
-  - { name: all, subjects: [any], repositories: ['team/**'], actions: [pull, push, delete], effect: allow }
+  - { name: all, subjects: [any], repositories: ['team/**'], actions: [pull, push, overwrite, delete], effect: allow }
 ";
 
 fn portcullis(arguments: &[&str]) -> Finished {

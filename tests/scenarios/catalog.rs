@@ -11,7 +11,7 @@ const POLICY: &str = "
 rules:
   - { name: list, subjects: [any], actions: [catalog], effect: allow }
   - { name: team, subjects: [any], repositories: ['team/**'], actions: [pull], effect: allow }
-  - { name: push, subjects: [any], repositories: ['secret/**'], actions: [push], effect: allow }
+  - { name: push, subjects: [any], repositories: ['secret/**'], actions: [push, overwrite], effect: allow }
   - { name: not, subjects: [any], repositories: ['team/hidden/**'], actions: [pull], effect: deny }
 ";
 

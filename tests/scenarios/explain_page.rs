@@ -10,7 +10,7 @@ const POLICY: &str = "
 groups:
   ci: [{uri: 'spiffe://corp.example/ns/test/sa/*'}]
 rules:
-  - {name: own, subjects: [ci], repositories: ['${subject.cn}/**'], actions: [pull, push], effect: allow}
+  - {name: own, subjects: [ci], repositories: ['${subject.cn}/**'], actions: [pull, push, overwrite], effect: allow}
   - {name: frozen, subjects: [any], repositories: ['*/archive/**'], actions: [push], effect: deny}
 ";
 
@@ -127,7 +127,11 @@ fn only_the_last_decisions_are_kept() {
 fn a_policy_of_many_rules_is_not_made_into_a_book() {
     let upstream = Upstream::start();
     let rules: String = (0..500)
-        .map(|i| format!("  - {{name: r{i}, subjects: [any], repositories: [a{i}], actions: [push], effect: allow}}\n"))
+        .map(|i| {
+            format!(
+                "  - {{name: r{i}, subjects: [any], repositories: [a{i}], actions: [push, overwrite], effect: allow}}\n"
+            )
+        })
         .collect();
     let gateway = gateway().policy(&format!("rules:\n{rules}")).upstream(upstream.url()).start();
     let one = "method=PUT&dns=x&target=/v2/a7/manifests/v1";

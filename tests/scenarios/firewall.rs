@@ -45,7 +45,7 @@ use attacks::{ATTACKS, OCI, UPLOADS};
 /// A client that pulls and pushes below `team`, pulls below `lib`, and may nothing else.
 const FEW: &str = "
 rules:
-  - { name: own, subjects: [any], repositories: ['team/**'], actions: [pull, push], effect: allow }
+  - { name: own, subjects: [any], repositories: ['team/**'], actions: [pull, push, overwrite], effect: allow }
   - { name: base, subjects: [any], repositories: ['lib/**'], actions: [pull], effect: allow }
 ";
 
@@ -97,7 +97,7 @@ fn a_name_that_looks_like_an_upload_is_a_repository_of_its_own() {
     let upstream = Upstream::start();
     let policy = "
 rules:
-  - { name: exactly, subjects: [any], repositories: ['team/app'], actions: [pull, push], effect: allow }
+  - { name: exactly, subjects: [any], repositories: ['team/app'], actions: [pull, push, overwrite], effect: allow }
 ";
     let gateway = gateway().policy(policy).upstream(upstream.url()).bound_uploads().start();
     for mut client in gateway.both() {

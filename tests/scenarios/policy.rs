@@ -53,7 +53,7 @@ fn a_refusal_says_what_for_whom_by_which_rule_and_names_its_decision() {
 rules:
   - { name: all-pull, subjects: [any], repositories: ['**'], actions: [pull], effect: allow }
   - { name: freeze, subjects: [any], repositories: ['team-a/**'], actions: [push], effect: deny }
-  - { name: all-push, subjects: [any], repositories: ['**'], actions: [push], effect: allow }
+  - { name: all-push, subjects: [any], repositories: ['**'], actions: [push, overwrite], effect: allow }
 ";
     let (upstream, gateway) = start(policy);
     for mut client in gateway.both() {
@@ -155,7 +155,7 @@ rules:
   - name: own-space
     subjects: [any]
     repositories: ['team/${san.uri.path[3]}/**', 'by-name/${subject.cn}']
-    actions: [pull, push]
+    actions: [pull, push, overwrite]
     effect: allow
 ";
     let (_upstream, gateway) = start(policy);
@@ -185,7 +185,7 @@ rules:
 fn tag_limits_hold_for_every_tag_of_a_push() {
     let policy = "
 rules:
-  - { name: release, subjects: [any], repositories: ['**'], actions: [push], tags: ['v*'], effect: allow }
+  - { name: release, subjects: [any], repositories: ['**'], actions: [push, overwrite], tags: ['v*'], effect: allow }
 ";
     let (upstream, gateway) = start(policy);
     let put = |target: &str| {

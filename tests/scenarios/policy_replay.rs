@@ -17,10 +17,10 @@ groups:
   ci: [{uri: 'spiffe://corp.example/ns/test/sa/*'}]
   team: [{subject: {OU: team-a}}]
 rules:
-  - {name: own, subjects: [ci], repositories: ['${subject.cn}/**'], actions: [pull, push], effect: allow}
+  - {name: own, subjects: [ci], repositories: ['${subject.cn}/**'], actions: [pull, push, overwrite], effect: allow}
   - {name: shared, subjects: [any], repositories: ['shared/**'], actions: [pull], effect: allow}
-  - {name: team, subjects: [team], repositories: ['team-a/**'], actions: [pull, push], effect: allow}
-  - {name: tags, subjects: [ci], repositories: [shared/base], actions: [push], tags: ['v*'], effect: allow}
+  - {name: team, subjects: [team], repositories: ['team-a/**'], actions: [pull, push, overwrite], effect: allow}
+  - {name: tags, subjects: [ci], repositories: [shared/base], actions: [push, overwrite], tags: ['v*'], effect: allow}
   - {name: frozen, subjects: [any], repositories: ['*/archive/**'], actions: [push, delete], effect: deny}
 ";
 
@@ -110,7 +110,10 @@ fn a_client_s_refusal_leads_to_its_explanation() {
         assert!(explained.text().contains(part), "{part}\nnot in\n{}", explained.text());
     }
     // The policy is changed. The gateway needs not know.
-    gateway.write("policy.yaml", POLICY.replace("['shared/**'], actions: [pull]", "['other/**'], actions: [push]"));
+    gateway.write(
+        "policy.yaml",
+        POLICY.replace("['shared/**'], actions: [pull]", "['other/**'], actions: [push, overwrite]"),
+    );
     let explained = explain(&gateway, &id, &[]).expect_success("allowed now");
     assert!(explained.text().contains("refused by default deny; today it comes out otherwise"), "{}", explained.text());
     assert!(explained.text().contains("decision  allowed by shared"), "{}", explained.text());

@@ -159,9 +159,9 @@ const LIVE: &str = "
 groups:
   ci: [{uri: 'spiffe://corp.example/ns/test/sa/*'}]
 rules:
-  - {name: own, subjects: [ci], repositories: ['${subject.cn}/**'], actions: [pull, push], effect: allow}
+  - {name: own, subjects: [ci], repositories: ['${subject.cn}/**'], actions: [pull, push, overwrite], effect: allow}
   - {name: shared, subjects: [any], repositories: ['shared/**'], actions: [pull], effect: allow}
-  - {name: releases, subjects: [ci], repositories: [shared/base], actions: [push], tags: ['v*'], effect: allow}
+  - {name: releases, subjects: [ci], repositories: [shared/base], actions: [push, overwrite], tags: ['v*'], effect: allow}
   - {name: frozen, subjects: [any], repositories: ['*/archive/**'], actions: [push, delete], effect: deny}
 ";
 

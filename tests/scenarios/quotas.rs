@@ -22,7 +22,7 @@ groups:
   build:
     - subject: { CN: 'build-*' }
 rules:
-  - { name: all, subjects: [any], repositories: ['**'], actions: [pull, push, delete], effect: allow }
+  - { name: all, subjects: [any], repositories: ['**'], actions: [pull, push, overwrite, delete], effect: allow }
   - { name: list, subjects: [any], actions: [catalog], effect: allow }
 limits:
 ";
@@ -81,7 +81,7 @@ fn what_the_policy_refuses_counts_nothing() {
     gateway.write(
         "policy.yaml",
         format!("{POLICY}  - {{ name: few, subjects: [any], requests: {{ count: 1, window: 1h }} }}\n")
-            .replace("actions: [pull, push, delete]", "actions: [pull]"),
+            .replace("actions: [pull, push, overwrite, delete]", "actions: [pull]"),
     );
     gateway.reload_ok();
     for mut client in gateway.both() {

@@ -16,7 +16,7 @@ const UPLOAD: &str = "/v2/team/app/blobs/uploads/3f2a";
 
 const POLICY: &str = "\
 rules:
-  - { name: all, subjects: [any], repositories: ['**'], actions: [pull, push, delete], effect: allow }
+  - { name: all, subjects: [any], repositories: ['**'], actions: [pull, push, overwrite, delete], effect: allow }
 limits:
 ";
 

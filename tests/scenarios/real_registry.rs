@@ -15,7 +15,7 @@ use std::time::Duration;
 
 const TEAMS: &str = "
 rules:
-  - { name: own, subjects: [any], repositories: ['team/**'], actions: [pull, push], effect: allow }
+  - { name: own, subjects: [any], repositories: ['team/**'], actions: [pull, push, overwrite], effect: allow }
   - { name: base, subjects: [any], repositories: ['lib/**'], actions: [pull], effect: allow }
 ";
 

@@ -179,7 +179,7 @@ fn a_refused_mount_becomes_a_plain_upload() {
     upstream.answer(|_| Answer::new(202).header("Location", "/v2/team/app/blobs/uploads/3f2a?_state=x"));
     let policy = "
 rules:
-  - { name: own, subjects: [any], repositories: ['team/**'], actions: [pull, push], effect: allow }
+  - { name: own, subjects: [any], repositories: ['team/**'], actions: [pull, push, overwrite], effect: allow }
   - { name: base, subjects: [any], repositories: ['lib/**'], actions: [pull], effect: allow }
 ";
     let gateway = gateway().policy(policy).upstream(upstream.url()).start();
@@ -265,8 +265,7 @@ fn the_catalog_is_asked_with_known_parameters_only() {
 #[test]
 fn the_catalog_needs_its_own_right() {
     let upstream = Upstream::start();
-    let policy =
-        "rules: [{ name: own, subjects: [any], repositories: ['**'], actions: [pull, push, delete], effect: allow }]";
+    let policy = "rules: [{ name: own, subjects: [any], repositories: ['**'], actions: [pull, push, overwrite, delete], effect: allow }]";
     let gateway: Gateway = gateway().policy(policy).upstream(upstream.url()).start();
     for mut client in gateway.both() {
         client.get("/v2/_catalog").assert_refusal(403, "DENIED");

@@ -11,14 +11,14 @@ use crate::support::upstream::Upstream;
 
 const REAL: &str = "
 rules:
-  - {name: own, subjects: [any], repositories: ['own/**', shared/base], actions: [pull, push], effect: allow}
+  - {name: own, subjects: [any], repositories: ['own/**', shared/base], actions: [pull, push, overwrite], effect: allow}
   - {name: no-archive, subjects: [any], repositories: ['own/archive/**'], actions: [push], effect: deny}
 ";
 
 /// Loses `own/old`, gains the archive, and pulls from elsewhere.
 const NEXT: &str = "
 rules:
-  - {name: own-next, subjects: [any], repositories: ['own/**', other/base], actions: [pull, push], effect: allow}
+  - {name: own-next, subjects: [any], repositories: ['own/**', other/base], actions: [pull, push, overwrite], effect: allow}
   - {name: no-old, subjects: [any], repositories: [own/old], actions: [pull, push], effect: deny}
 ";
 

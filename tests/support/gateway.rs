@@ -19,7 +19,7 @@ rules:
   - name: everyone
     subjects: [any]
     repositories: ["**"]
-    actions: [pull, push, delete]
+    actions: [pull, push, overwrite, delete]
     effect: allow
   - name: everyone-lists
     subjects: [any]

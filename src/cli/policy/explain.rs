@@ -10,11 +10,11 @@ use super::certificate::{self, Problem};
 use super::{Failure, leaf_rules, load_policy, log, now};
 use crate::cli::emit;
 use crate::config::policy::cases::{ClientFile, Texts};
-use crate::config::{self, Fault};
+use crate::config::{self, Fault, TlsVersion};
 use crate::identity::{CertificateFault, LeafRules, NameOrder, PeerIdentity};
 use crate::inquiry::{self, Answer};
 use crate::policy;
-use crate::policy::suite::{NO_ADDRESS, Request};
+use crate::policy::suite::{Circumstances, NO_ADDRESS, Request};
 use crate::telemetry::Past;
 
 /// What `portcullis policy explain` takes from the command line.
@@ -57,16 +57,29 @@ pub(super) struct Options {
     /// The SHA-256 of the certificate's public key, as `sha256:<hex>`
     #[arg(long, value_name = "HASH")]
     spki: Option<String>,
+    /// When the client's certificate runs out, such as 2026-01-31T08:00:00Z
+    #[arg(long, value_name = "TIME", conflicts_with = "certificate")]
+    not_after: Option<String>,
     /// The address that the client connects from
     #[arg(long, value_name = "ADDRESS")]
     client: Option<IpAddr>,
     /// A decision of the past: the id that refusals and access records name
     #[arg(long, value_name = "ID", requires = "log", value_parser = Text::new(), conflicts_with_all = ["certificate",
-        "uri", "subject", "issuer", "dns", "email", "ip", "fingerprint", "spki", "client", "method"])]
+        "uri", "subject", "issuer", "dns", "email", "ip", "fingerprint", "spki", "not_after", "client", "at", "exists",
+        "method"])]
     decision: Option<String>,
     /// An access log that holds the decision's record, `-` for standard input; may be given several times
     #[arg(long, value_name = "FILE", requires = "decision", conflicts_with = "method")]
     log: Vec<PathBuf>,
+    /// The time of the request, such as 2026-01-31T08:00:00Z; now if left out
+    #[arg(long, value_name = "TIME", value_parser = policy::parse_time)]
+    at: Option<u64>,
+    /// The TLS version of the connection
+    #[arg(long, value_name = "VERSION", default_value = "1.3", value_parser = ["1.2", "1.3"])]
+    tls: String,
+    /// Whether the tags to be pushed exist; both are shown if left out
+    #[arg(long, value_name = "true|false")]
+    exists: Option<bool>,
     /// Print JSON, for programs
     #[arg(long)]
     json: bool,
@@ -97,7 +110,7 @@ Exit codes:
   0  the request is allowed
   1  a file is at fault, or the logs have no such decision
   2  the command line is at fault
-  4  the request is refused; of a past one: would be today";
+  4  the request is refused, or that depends on whether a tag exists; of a past one: would be today";
 
 /// Whether the request is allowed.
 pub(super) fn run(options: &Options) -> Result<bool, Failure> {
@@ -116,9 +129,14 @@ pub(super) fn run(options: &Options) -> Result<bool, Failure> {
     }
     let (client, request) = options.question(&rules)?;
     let policy = load_policy(&file)?.value;
-    let address = options.client.unwrap_or(NO_ADDRESS);
     let client = client.map(|client| client.named_by(&names));
-    Ok(print(options, &Answer::ask(&policy, client, request, address, now())))
+    let circumstances = Circumstances {
+        address: options.client.unwrap_or(NO_ADDRESS),
+        at: options.at.unwrap_or_else(now),
+        tls: if options.tls == "1.2" { TlsVersion::Tls12 } else { TlsVersion::Tls13 },
+        exists: options.exists,
+    };
+    Ok(print(options, &Answer::ask(&policy, client, request, circumstances)))
 }
 
 fn print(options: &Options, answer: &Answer<'_>) -> bool {
@@ -180,6 +198,7 @@ impl Options {
             ip: texts(&self.ip),
             fingerprint: self.fingerprint.clone(),
             spki: self.spki.clone(),
+            not_after: self.not_after.clone(),
         };
         let mut faults = Vec::new();
         let identity = policy::describe(&description, "", &|_| Err(String::new()), &mut faults);

@@ -8,6 +8,7 @@ mod audit;
 mod clients;
 mod limits;
 mod listener;
+mod read_only;
 mod revocation;
 mod shared;
 mod uploads;
@@ -25,6 +26,7 @@ pub use audit::{AuditLog, OnAuditFailure};
 pub use clients::{ClientName, Clients};
 pub use limits::{H2Frames, Limits};
 pub use listener::{Listener, ListenerTls, ProxyProtocol, ServerCertificate, TlsVersion};
+pub use read_only::ReadOnly;
 pub use revocation::{ChainCheck, CrlSource, Freshness, Revocation};
 pub use shared::{OnFailure, Redis, SharedLimits};
 pub use uploads::Uploads;
@@ -53,6 +55,9 @@ pub struct Config {
     #[serde(default)]
     #[schemars(example = &"policy-next.yaml")]
     pub shadow_policy: Option<PathBuf>,
+    /// Times in which nothing may be written.
+    #[serde(default)]
+    pub read_only: ReadOnly,
 
     /// Certificate revocation lists.
     #[serde(default)]

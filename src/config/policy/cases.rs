@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::config::TlsVersion;
+
 /// Requests, and what the policy should answer to them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -49,6 +51,8 @@ pub struct ClientFile {
     pub fingerprint: Option<String>,
     /// SHA-256 of the certificate's public key, likewise.
     pub spki: Option<String>,
+    /// When the certificate runs out: `2026-01-31T08:00:00Z`. For policies that look at it.
+    pub not_after: Option<String>,
 }
 
 /// One expectation about one client.
@@ -61,6 +65,12 @@ pub struct CaseFile {
     pub client: String,
     /// The address that the client connects from, for policies that look at it.
     pub address: Option<String>,
+    /// The time of the requests: `2026-01-31T08:00:00Z`. Left out, it is now.
+    pub at: Option<String>,
+    /// The TLS version of the connection; 1.3 if left out.
+    pub tls: Option<TlsVersion>,
+    /// Whether the tags that the requests push exist. Left out, they come out as expected either way.
+    pub exists: Option<bool>,
     /// Method and path of each request, such as `GET /v2/team/app/manifests/v1`. All are expected to come out alike. A
     /// URL will do in place of the path; scheme and host are left out, since policies don't look at them.
     pub requests: Texts,

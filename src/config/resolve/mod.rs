@@ -69,6 +69,7 @@ impl Resolver<'_> {
             upstreams,
             policy: self.path("policy", &config.policy),
             shadow_policy: self.optional_path("shadow_policy", config.shadow_policy.as_deref()),
+            read_only: self.read_only(&config.read_only),
             revocation: self.revocation(config),
             client_names: self.client_names(&config.clients.identity),
             client_expiry_warning: self.time(
@@ -92,6 +93,15 @@ impl Resolver<'_> {
             file: file.to_owned(),
             effective: serde_json::to_value(config).unwrap_or_default(),
         }
+    }
+
+    fn read_only(&mut self, model: &model::ReadOnly) -> Option<String> {
+        let message = model.message.as_deref().unwrap_or("the registry is read-only at the moment");
+        if message.trim().is_empty() || message.len() > MAX_MESSAGE || message.chars().any(char::is_control) {
+            let message = format!("must be 1 to {MAX_MESSAGE} bytes of text on one line: clients show it to people");
+            self.error("read_only.message", message);
+        }
+        model.enabled.then(|| message.to_owned())
     }
 
     fn reload(&mut self, model: &model::Reload) -> Reload {
@@ -188,6 +198,9 @@ impl Resolver<'_> {
         self.warnings.push(Fault::new(at, message));
     }
 }
+
+/// Longest text that clients are told, in bytes.
+const MAX_MESSAGE: usize = 512;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);

@@ -7,7 +7,7 @@ fn a_mount_needs_pull_on_its_source() {
     let query = format!("mount={SHA}&from=secret/repo");
     let route = ok("POST", "/v2/mine/blobs/uploads/", Some(&query));
     assert!(route.has_mount());
-    assert_eq!(accesses(&route), ["push(mine)", "pull(secret/repo)"]);
+    assert_eq!(accesses(&route), ["push(mine)", "mount-from(secret/repo)"]);
     assert_eq!(route.target(), format!("/v2/mine/blobs/uploads/?mount=sha256%3A{HEX}&from=secret%2Frepo"));
     let route = route.without_mount();
     assert_eq!(

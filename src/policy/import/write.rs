@@ -56,7 +56,9 @@ impl Entry {
 fn rule(rules: &mut String, entry: &Entry, name: &str, actions: Actions, effect: &str, groups: &mut Groups<'_>) {
     let mut words = Vec::new();
     if !entry.repositories.is_empty() {
-        let in_repositories = [(Actions::PULL, "pull"), (Actions::PUSH, "push"), (Actions::DELETE, "delete")];
+        // There, who may push may push again.
+        let in_repositories =
+            [(Actions::PULL, "pull"), (Actions::PUSH, "push, overwrite"), (Actions::DELETE, "delete")];
         words.extend(in_repositories.into_iter().filter(|(action, _)| actions.contains(*action)).map(|(_, word)| word));
     }
     let repositories = !words.is_empty();

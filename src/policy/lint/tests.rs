@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::policy::WhenFile;
 
 fn lints(yaml: &str, authorities: &[&str]) -> Vec<(&'static str, String)> {
     let file: PolicyFile = serde_yaml::from_str(yaml).expect("a policy file");
@@ -201,6 +202,10 @@ fn what_is_reported_is_so() {
                 .collect::<Vec<_>>(),
                 effect: if dice.u8(..3) == 0 { Effect::Deny } else { Effect::Allow },
                 tags: tags.then(|| vec![pick(&mut dice, &["v*", "v1", "*"])]),
+                when: (dice.u8(..5) == 0).then(|| WhenFile {
+                    until: Some(pick(&mut dice, &["1970-01-01T00:00:00Z", "2100-01-01T00:00:00Z"])),
+                    ..WhenFile::default()
+                }),
             });
         }
         let groups = serde_yaml::from_str("a: [{subject: {OU: a}}]\nb: [{subject: {OU: b}}]").expect("groups");

@@ -23,7 +23,8 @@ clients:
   described: {subject: [CN=ci-8, OU=build], dns: [A.Example.com, b.example.com], email: Bob@OPS.Example.com, ip: 10.0.0.1}
 cases:
   - {name: own, client: red, requests: [GET /v2/team/red/manifests/v1, 'PUT https://gw.example/v2/team/red/manifests/v1'],
-     expect: allow, rule: teams-push}
+     expect: allow, rule: teams-push, exists: false}
+  - {name: again, client: red, requests: PUT /v2/team/red/manifests/v1, expect: deny, exists: true, rule: default deny}
   - {name: mount, client: red, expect: allow, rule: teams-push,
      requests: 'POST /v2/team/red/blobs/uploads/?mount=SHA&from=secret/x'}
   - {name: by certificate, client: robot, requests: GET /v2/shared/base/tags/list, expect: allow, address: 192.0.2.7}
@@ -42,7 +43,7 @@ fn cases_that_hold() {
     let outcomes = suite.run(&policy, 0);
     let failed: Vec<_> = outcomes.iter().filter(|outcome| !outcome.is_expected()).collect();
     assert!(failed.is_empty(), "{failed:#?}");
-    assert_eq!(outcomes.len(), 11);
+    assert_eq!(outcomes.len(), 12);
 }
 
 #[test]

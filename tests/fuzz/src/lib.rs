@@ -9,7 +9,7 @@ use portcullis::config::policy::{GroupsFile, PolicyFile};
 use portcullis::config::{self, Diagnostics};
 use portcullis::identity::{Attribute, Description, LeafRules, PathCertificate, PeerIdentity};
 use portcullis::oci::{self, Action, Route};
-use portcullis::policy::{self, Decision, Facts, Policy, TlsFacts};
+use portcullis::policy::{self, Decision, Facts, KnownTags, Policy, TlsFacts};
 use portcullis::revocation::{
     Check, CrlSummary, Freshness, Issuer, Refusal, Seen, Settings, SignedData, SourceInput, Sources,
 };
@@ -228,7 +228,15 @@ fn decide(policy: &Policy, identity: &PeerIdentity, route: &Route) -> Decision {
 
 fn facts(identity: &PeerIdentity) -> Facts<'_> {
     let client = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    Facts { identity, standing: None, accesses: &[], now: 0, client, tls: TlsFacts::new("TLSv1.3"), tag_exists: None }
+    Facts {
+        identity,
+        standing: None,
+        accesses: &[],
+        now: 0,
+        client,
+        tls: TlsFacts::new("TLSv1.3"),
+        tags: KnownTags::Nothing,
+    }
 }
 
 fn no_rules() -> Policy {
