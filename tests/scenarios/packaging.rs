@@ -1,5 +1,7 @@
 //! What a Debian machine gets: the units of the service, and the package that brings them.
 
+mod upgrade;
+
 use crate::support::gateway::gateway;
 use crate::support::pki::{self, Ca};
 use crate::support::process;
@@ -23,8 +25,10 @@ fn units(directory: &Path) -> Vec<PathBuf> {
     [SERVICE, SOCKET]
         .map(|unit| {
             let path = directory.join(Path::new(unit).file_name().expect("a name"));
-            let text =
-                read(unit).replace("/usr/bin/portcullis serve", &format!("{} serve", env!("CARGO_BIN_EXE_portcullis")));
+            let text = read(unit).replace(
+                "/usr/lib/portcullis/portcullis serve",
+                &format!("{} serve", env!("CARGO_BIN_EXE_portcullis")),
+            );
             fs::write(&path, text).expect("the test directory is writable");
             path
         })
@@ -136,6 +140,7 @@ fn the_package_is_installed_configured_upgraded_and_removed() {
     let root = Root::new();
     root.dpkg("--install", &package(directory.path(), "1.0-1"));
     for (path, mode) in [
+        ("usr/lib/portcullis/portcullis", 0o755),
         ("usr/bin/portcullis", 0o755),
         ("etc/portcullis/portcullis.yaml", 0o644),
         ("etc/portcullis/policy.yaml", 0o644),
@@ -169,6 +174,8 @@ fn the_package_is_installed_configured_upgraded_and_removed() {
         users.lines().any(|line| line.starts_with("portcullis:") && line.ends_with("/usr/sbin/nologin")),
         "{users}"
     );
+    let link = fs::read_link(root.path("usr/bin/portcullis")).expect("a link");
+    assert_eq!(link, Path::new("../lib/portcullis/portcullis"));
     let program = root.path("usr/bin/portcullis").to_string_lossy().into_owned();
     process::run(&program, &["--version"], b"", PATIENCE).expect_success("the installed program");
 
@@ -179,10 +186,12 @@ fn the_package_is_installed_configured_upgraded_and_removed() {
     fs::write(&policy, "rules: []\n").expect("writable");
     fs::create_dir_all(root.path("var/log/portcullis")).expect("writable");
     fs::write(root.path("var/log/portcullis/access.log"), "").expect("writable");
+    let before = inode(&root.path("usr/lib/portcullis/portcullis"));
     root.dpkg("--install", &package(directory.path(), "1.0-2"));
+    assert_ne!(inode(&root.path("usr/lib/portcullis/portcullis")), before, "the program is a new file");
     assert_eq!(read(&policy), "rules: []\n");
     root.dpkg("--remove", "portcullis");
-    assert!(!root.path("usr/bin/portcullis").metadata().is_ok());
+    assert!(!root.path("usr/bin/portcullis").symlink_metadata().is_ok());
     assert_eq!(read(&policy), "rules: []\n");
     root.dpkg("--purge", "portcullis");
     assert!(!policy.metadata().is_ok() && !root.path("var/log/portcullis").metadata().is_ok());
@@ -194,6 +203,11 @@ fn the_package_is_installed_configured_upgraded_and_removed() {
         !root.path("etc/logrotate.d/portcullis").metadata().is_ok()
             && !root.path("usr/share/portcullis").metadata().is_ok()
     );
+}
+
+fn inode(path: &Path) -> u64 {
+    let found = path.metadata().unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    std::os::unix::fs::MetadataExt::ino(&found)
 }
 
 /// With certificates where the configuration looks for them.

@@ -60,6 +60,13 @@ pub fn skipped_as_root() {
     eprintln!("SKIPPED: {place}: permissions mean nothing to the superuser; run it as another user");
 }
 
+/// Says that the test is skipped since this machine, a container perhaps, doesn't permit what it needs.
+#[track_caller]
+pub fn not_permitted(what: &str) {
+    let place = std::panic::Location::caller();
+    eprintln!("SKIPPED: {place}: not permitted here: {what}");
+}
+
 /// The path of a program, also where Debian keeps daemons out of a user's PATH.
 pub fn find(tool: &str) -> Option<PathBuf> {
     let path = std::env::var("PATH").unwrap_or_default();
