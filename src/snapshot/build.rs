@@ -303,19 +303,20 @@ fn shared_limits(
     }
 }
 
+fn expiry(kind: CertificateKind, name: &str, info: &CertificateInfo) -> CertificateExpiry {
+    CertificateExpiry { kind, name: name.to_owned(), not_before: info.not_before, not_after: info.not_after }
+}
+
 fn published(generation: u64, parts: &Parts, sources: &[SourceStatus]) -> Published {
     let mut certificates = Vec::new();
     for (listener, material) in parts.settings().listeners.iter().zip(&parts.material) {
-        let mut add = |kind, info: &CertificateInfo| {
-            certificates.push(CertificateExpiry { kind, name: listener.name.clone(), not_after: info.not_after });
-        };
+        let mut add = |kind, info| certificates.push(expiry(kind, &listener.name, info));
         material.certificates.iter().for_each(|certificate| add(CertificateKind::Server, certificate.info()));
         material.trust.infos().iter().for_each(|info| add(CertificateKind::ClientCa, info));
     }
     for upstream in &parts.upstreams {
-        for &(kind, not_after) in upstream.certificate_expiries() {
-            certificates.push(CertificateExpiry { kind, name: upstream.name().to_owned(), not_after });
-        }
+        let infos = upstream.certificate_expiries().iter();
+        certificates.extend(infos.map(|(kind, info)| expiry(*kind, upstream.name(), info)));
     }
     Published {
         generation,

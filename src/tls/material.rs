@@ -135,7 +135,7 @@ impl ServerCertificate {
 pub struct UpstreamMaterial {
     pub(crate) ca: Option<Arc<Box<[X509]>>>,
     pub(crate) client: Option<Arc<CertKey>>,
-    expiries: Vec<(CertificateKind, i64)>,
+    expiries: Vec<(CertificateKind, CertificateInfo)>,
     digest: [u8; 32],
 }
 
@@ -177,7 +177,7 @@ impl UpstreamMaterial {
 
     fn note(&mut self, kind: CertificateKind, chain: &[X509], hash: &mut Sha256) {
         for certificate in chain {
-            self.expiries.push((kind, CertificateInfo::of(certificate).not_after));
+            self.expiries.push((kind, CertificateInfo::of(certificate)));
             // What can't be encoded was just decoded; a digest without it only means one rebuild too few.
             hash.update(certificate.to_der().unwrap_or_default());
         }
@@ -192,7 +192,7 @@ impl UpstreamMaterial {
 
     /// What each certificate is for and when it expires, in unix seconds.
     #[must_use]
-    pub fn expiries(&self) -> &[(CertificateKind, i64)] {
+    pub fn expiries(&self) -> &[(CertificateKind, CertificateInfo)] {
         &self.expiries
     }
 }

@@ -28,7 +28,7 @@ pub use suspects::Suspects;
 use crate::config::{self, Authorization, Endpoint};
 use crate::oci::RepoName;
 use crate::telemetry::{CertificateKind, UpstreamFault, UpstreamMetrics};
-use crate::tls::UpstreamMaterial;
+use crate::tls::{CertificateInfo, UpstreamMaterial};
 use way::{ServerName, Way};
 
 /// One registry, at one address or several that are equivalent.
@@ -36,7 +36,7 @@ use way::{ServerName, Way};
 pub struct Upstream {
     settings: config::Upstream,
     material: Material,
-    expiries: Vec<(CertificateKind, i64)>,
+    expiries: Vec<(CertificateKind, CertificateInfo)>,
     endpoints: Vec<EndpointState>,
     turn: AtomicUsize,
     admission: Arc<admission::Gate>,
@@ -159,9 +159,9 @@ impl Upstream {
         &self.metrics
     }
 
-    /// When the certificates it is spoken to with expire, in unix seconds.
+    /// The certificates it is spoken to with, and when they begin and expire.
     #[must_use]
-    pub fn certificate_expiries(&self) -> &[(CertificateKind, i64)] {
+    pub fn certificate_expiries(&self) -> &[(CertificateKind, CertificateInfo)] {
         &self.expiries
     }
 

@@ -151,6 +151,7 @@ fn metrics_count_what_happened_and_name_nobody() {
         "portcullis_connections_total{",
         "portcullis_upstream_connections",
         "portcullis_certificate_expiry_timestamp_seconds{",
+        "portcullis_certificate_start_timestamp_seconds{",
         "portcullis_last_reload_timestamp_seconds",
     ] {
         assert!(text.contains(name), "{name}: {text}");

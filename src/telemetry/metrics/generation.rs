@@ -35,6 +35,8 @@ pub struct CertificateExpiry {
     pub kind: CertificateKind,
     /// A name from the configuration. Of several certificates with the same name the earliest expiry is reported.
     pub name: String,
+    /// `notBefore`, in seconds since the epoch.
+    pub not_before: i64,
     /// `notAfter`, in seconds since the epoch.
     pub not_after: i64,
 }
@@ -46,6 +48,7 @@ pub(super) struct GenerationFamilies {
     reload_failed: IntGauge,
     last_reload: IntGauge,
     certificate_expiry: IntGaugeVec,
+    certificate_start: IntGaugeVec,
     shadow_failed: IntGauge,
     pub(super) crls: CrlFamilies,
 }
@@ -67,6 +70,11 @@ impl GenerationFamilies {
             certificate_expiry: families.gauges(
                 "certificate_expiry_timestamp_seconds",
                 "When a certificate from the configuration expires, in seconds since the epoch.",
+                &["kind", "name"],
+            )?,
+            certificate_start: families.gauges(
+                "certificate_start_timestamp_seconds",
+                "Since when the certificate that expires then is valid, in seconds since the epoch.",
                 &["kind", "name"],
             )?,
             shadow_failed: families.gauge(
@@ -91,13 +99,14 @@ impl GenerationFamilies {
         self.generation.set(i64::try_from(published.generation).unwrap_or(i64::MAX));
         self.shadow_failed.set(i64::from(published.shadow_failed));
         self.certificate_expiry.reset();
+        self.certificate_start.reset();
         let mut certificates: Vec<_> = published.certificates.iter().collect();
         // Of certificates with the same name the last one set stays: the earliest to expire.
         certificates.sort_by_key(|certificate| Reverse(certificate.not_after));
         for certificate in certificates {
-            self.certificate_expiry
-                .with_label_values(&[certificate.kind.as_str(), &certificate.name])
-                .set(certificate.not_after);
+            let labels = [certificate.kind.as_str(), &certificate.name];
+            self.certificate_expiry.with_label_values(&labels).set(certificate.not_after);
+            self.certificate_start.with_label_values(&labels).set(certificate.not_before);
         }
         self.crls.publish(&published.crls);
     }

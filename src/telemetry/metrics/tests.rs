@@ -24,7 +24,12 @@ fn populated() -> Metrics {
     metrics.limit("everybody").refused(LimitKind::Requests);
     metrics.shared("redis.internal:6379").set_available(true);
     metrics.publish(&Published {
-        certificates: vec![CertificateExpiry { kind: CertificateKind::Server, name: "a".to_owned(), not_after: 1 }],
+        certificates: vec![CertificateExpiry {
+            kind: CertificateKind::Server,
+            name: "a".to_owned(),
+            not_before: 0,
+            not_after: 1,
+        }],
         crls: vec![CrlState {
             source: "a.crl".to_owned(),
             entries: 1,
@@ -118,8 +123,12 @@ fn a_head_without_a_record_is_counted_as_a_malformed_request() {
 #[test]
 fn what_a_generation_no_longer_names_is_no_longer_told() {
     let metrics = metrics();
-    let certificate =
-        |name: &str, not_after| CertificateExpiry { kind: CertificateKind::Server, name: name.to_owned(), not_after };
+    let certificate = |name: &str, not_after| CertificateExpiry {
+        kind: CertificateKind::Server,
+        name: name.to_owned(),
+        not_before: not_after - 3,
+        not_after,
+    };
     let crl = |source: &str, next_update| CrlState {
         source: source.to_owned(),
         entries: 7,
@@ -146,6 +155,8 @@ fn what_a_generation_no_longer_names_is_no_longer_told() {
     assert_eq!(value(&metrics, "portcullis_crl_failed{source=\"new.crl\"}"), Some(1.0));
     let expiry = "portcullis_certificate_expiry_timestamp_seconds{kind=\"server\",name=\"main\"}";
     assert_eq!(value(&metrics, expiry), Some(10.0), "the earliest expiry counts");
+    let start = expiry.replace("expiry", "start");
+    assert_eq!(value(&metrics, &start), Some(7.0), "and the start is of the same certificate");
 }
 
 #[test]
