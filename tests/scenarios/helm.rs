@@ -1,5 +1,6 @@
 //! The chart: rendered by Helm for each of `tests/helm/*.yaml`, and judged by Kubernetes' schemas and by the gateway.
 
+mod refusals;
 mod values;
 
 use crate::support::pki::{self, Ca};
@@ -238,65 +239,6 @@ fn fill(documents: &[Value], pod: &Value, root: &Path) -> String {
     ca.crl().pem()
 }
 
-/// Values on top of a trial's, and what the chart says to them.
-const REFUSED: &[(&[&str], &str)] = &[
-    (&["config.listeners=null"], "config.listeners is empty: the gateway needs a listener"),
-    (
-        &["config.listeners[0].addresses[0]=0.0.0.0:443", "config.listeners[0].tls.x=1"],
-        "can't have a port below 1024; take 8443, and service.port for what clients see",
-    ),
-    (&["registry.enabled=false"], "config.upstreams is empty: name the registry, or set registry.enabled for a trial"),
-    (&["config.policy=/elsewhere.yaml"], "put the policy itself into the value policy"),
-    (&["config.health.address=null"], "config.health.address is off: Kubernetes needs it for its probes"),
-    (&["config.health.address=127.0.0.1:9090"], "is on loopback, where Kubernetes can't reach it: take 0.0.0.0:9090"),
-    (
-        &["config.drain.grace=90s"],
-        "terminationGracePeriodSeconds is 90, but config.drain.grace (90s) and preStopSeconds (5s) may take 95s",
-    ),
-    (&["server.certificate.enabled=true"], "server.secretName and server.certificate.enabled: choose one"),
-    (&["server.secretName="], "the server needs a certificate: set server.secretName (tls.crt, tls.key), or"),
-    (&["server.secretName=", "server.certificate.enabled=true"], "server.certificate.issuerRef.name: who issues it?"),
-    (
-        &["server.secretName=", "server.certificate.enabled=true", "server.certificate.issuerRef.name=x"],
-        "server.certificate.dnsNames: by which name do clients reach the registry?",
-    ),
-    (&["clientCA.secretName="], "whom shall the gateway let in? Set clientCA.secretName"),
-    (&["clientCA.configMapName=x"], "clientCA: choose one of secretName, configMapName and certificate.enabled"),
-    (&["clientCA.secretName=", "clientCA.certificate.enabled=true"], "clientCA.certificate.issuerRef.name: who issues"),
-    (&["crl.configMapName=a", "crl.secretName=b"], "crl: choose one of configMapName and secretName"),
-    (&["crl.configMapName=a", "config.revocation.crls[0].file=b"], "name the lists in one place"),
-    (&["kind=DaemonSet", "autoscaling.enabled=true"], "a DaemonSet has one gateway on each node, and nothing to scale"),
-    (&["hostPort=443"], "hostPort is for kind: DaemonSet; two Pods of a Deployment can't share a node's port"),
-    (&["autoscaling.enabled=true", "autoscaling.minReplicas=20"], "autoscaling: minReplicas is more than maxReplicas"),
-    (&["autoscaling.enabled=true", "resources.requests=null"], "autoscaling.enabled needs resources.requests.cpu"),
-    (&["serviceMonitor.enabled=true", "podMonitor.enabled=true"], "choose one, or everything is counted twice"),
-];
-
-#[test]
-fn values_that_cannot_work_are_refused_with_what_to_do() {
-    let Some(helm) = Helm::found() else { return };
-    let written = read("helm/portcullis/templates/refusals.yaml").matches("{{ fail ").count();
-    assert_eq!(written, REFUSED.len(), "each refusal of the chart has its line here");
-    let by_schema: &[(&[&str], &str)] = &[
-        (&["replicaCount=3"], "additional properties 'replicaCount' not allowed"),
-        (&["server.secret=x"], "additional properties 'secret' not allowed"),
-        (&["kind=StatefulSet"], "value must be one of 'Deployment', 'DaemonSet'"),
-        (&["replicas=0"], "minimum: got 0, want 1"),
-        (&["config.drain.grace=soon"], "does not match pattern"),
-        (&["crl.urls[0]=ftp://x"], "does not match pattern"),
-    ];
-    for (sets, why) in REFUSED.iter().chain(by_schema) {
-        let more: Vec<&str> = sets.iter().flat_map(|set| ["--set", *set]).collect();
-        let refused = helm.run(&["template", "r"], "trial", &more);
-        assert!(!refused.success() && refused.all().contains(why), "{sets:?}: {why:?} is not in\n{}", refused.all());
-    }
-    // As long as the drain is too short by a second.
-    for (seconds, accepted) in [("65", false), ("66", true)] {
-        let set = format!("terminationGracePeriodSeconds={seconds}");
-        assert_eq!(helm.run(&["template", "r"], "trial", &["--set", &set]).success(), accepted, "{seconds}");
-    }
-}
-
 #[test]
 fn changed_files_need_no_new_pod_and_changed_addresses_do() {
     let Some(helm) = Helm::found() else { return };
@@ -363,4 +305,40 @@ fn the_notes_say_what_to_do_next() {
     assert!(daemons.contains("port 443 of each") && daemons.contains("policy.rules is empty"), "{daemons}");
     let manager = notes("cert-manager");
     assert!(manager.contains("Secret r-portcullis-client-ca") && !manager.contains("no revocation list"), "{manager}");
+}
+
+#[test]
+fn without_a_sleep_before_the_stop_the_notes_say_so() {
+    let Some(helm) = Helm::found() else { return };
+    // Notes are rendered for the cluster that there is; so they stand in a manifest here.
+    let chart = helm.home.path().join("chart");
+    let chart = chart.to_string_lossy().into_owned();
+    process::run("cp", &["-r", &format!("{ROOT}/helm/portcullis"), &chart], b"", PATIENCE).expect_success("cp");
+    let notes = read("helm/portcullis/templates/NOTES.txt").replace('\n', "\n    ");
+    let manifest =
+        format!("kind: ConfigMap\napiVersion: v1\nmetadata: {{ name: notes }}\ndata:\n  notes: |\n    NOTES: {notes}\n");
+    fs::write(format!("{chart}/templates/notes.yaml"), manifest).expect("writable");
+    for (version, sleeps) in [("1.25", false), ("1.29", false), ("1.30", true), ("1.36", true)] {
+        let values = format!("{ROOT}/tests/helm/trial.yaml");
+        let arguments = ["template", "r", &chart, "--values", &values, "--kube-version", version];
+        let rendered =
+            process::run(&helm.program.to_string_lossy(), &arguments, b"", PATIENCE).expect_success(version).text();
+        assert_eq!(rendered.contains("preStop:"), sleeps, "{version}: {rendered}");
+        assert_eq!(rendered.contains("preStopSeconds does nothing"), !sleeps, "{version}: {rendered}");
+    }
+}
+
+#[test]
+fn its_own_test_reaches_the_health_listener_whoever_else_may() {
+    let Some(helm) = Helm::found() else { return };
+    let documents = helm.render("everything", &[]);
+    let test = &of_kind(&documents, "Pod")[0]["metadata"]["labels"];
+    let policy = of_kind(&documents, "NetworkPolicy")[0];
+    let rules = policy["spec"]["ingress"].as_array().expect("rules");
+    let health = rules.iter().find(|rule| rule["ports"][0]["port"] == "health").expect("a rule for health");
+    let admitted = health["from"].as_array().expect("peers").iter().any(|peer| {
+        let labels = peer["podSelector"]["matchLabels"].as_object();
+        labels.is_some_and(|labels| labels.iter().all(|(key, value)| test[key] == *value))
+    });
+    assert!(admitted, "{health}");
 }

@@ -128,7 +128,7 @@ an upload goes on with another gateway than the one that it began with. */ -}}
 {{- $index := index . 0 -}}
 {{- $listener := index . 1 -}}
 {{- if $listener.name -}}
-{{- $listener.name | lower | trunc 15 | trimSuffix "-" -}}
+{{- $listener.name | toString | lower | trunc 15 | trimSuffix "-" -}}
 {{- else if eq $index 0 -}}
 registry
 {{- else -}}
