@@ -315,8 +315,9 @@ fn without_a_sleep_before_the_stop_the_notes_say_so() {
     let chart = chart.to_string_lossy().into_owned();
     process::run("cp", &["-r", &format!("{ROOT}/helm/portcullis"), &chart], b"", PATIENCE).expect_success("cp");
     let notes = read("helm/portcullis/templates/NOTES.txt").replace('\n', "\n    ");
-    let manifest =
-        format!("kind: ConfigMap\napiVersion: v1\nmetadata: {{ name: notes }}\ndata:\n  notes: |\n    NOTES: {notes}\n");
+    let manifest = format!(
+        "kind: ConfigMap\napiVersion: v1\nmetadata: {{ name: notes }}\ndata:\n  notes: |\n    NOTES: {notes}\n"
+    );
     fs::write(format!("{chart}/templates/notes.yaml"), manifest).expect("writable");
     for (version, sleeps) in [("1.25", false), ("1.29", false), ("1.30", true), ("1.36", true)] {
         let values = format!("{ROOT}/tests/helm/trial.yaml");
