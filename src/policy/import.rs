@@ -5,7 +5,11 @@
 //! before it decides otherwise is denied by a rule of its own, unless that would take from what still earlier entries
 //! give. Whatever can't be kept is left out and reported, together with the entries behind it that would give more than
 //! they did. So the policy never allows what the list does not.
+//!
+//! A client without the name that stands for the account would have the empty account there. Here nothing is granted to
+//! it: what is granted to everyone is granted to all who have such a name.
 
+mod account;
 mod entry;
 mod pattern;
 mod write;
@@ -15,7 +19,7 @@ use serde_json::Value;
 use self::entry::{Actions, Entry};
 use crate::config::Fault;
 
-pub use self::entry::AccountIs;
+pub use self::account::AccountIs;
 
 /// A list as a policy.
 #[derive(Debug)]
@@ -105,8 +109,10 @@ impl Order {
                     for (limit, more) in order.limits.iter_mut().zip(limits) {
                         *limit = limit.with(more);
                     }
-                    if let Some(accepted) = order.accepted.get_mut(position) {
-                        *accepted = true;
+                    match (&entry.ungranted, order.accepted.get_mut(position)) {
+                        (Some(fault), _) => order.lost.push(fault.clone()),
+                        (None, Some(accepted)) => *accepted = true,
+                        (None, None) => {}
                     }
                 }
                 Err(fault) => order.lost.push(fault),

@@ -2,87 +2,10 @@
 
 use serde_json::Value;
 
-use super::pattern::{self, Token, Tokens};
+use super::account::AccountIs;
+use super::pattern::{self, Tokens};
 use crate::config::Fault;
 use crate::policy::pattern::{meet, texts_meet};
-
-/// Which name of a certificate is what docker_auth calls the account.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AccountIs {
-    /// The common name.
-    CommonName,
-    /// A DNS name.
-    Dns,
-    /// An email address.
-    Email,
-    /// A URI such as `spiffe://example.com/user/${account}`.
-    Uri(String),
-}
-
-impl AccountIs {
-    /// Reads `cn`, `dns`, `email`, or a URI with `${account}` as a segment of its path.
-    ///
-    /// # Errors
-    /// The text is none of them.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        match text {
-            "cn" => return Ok(Self::CommonName),
-            "dns" => return Ok(Self::Dns),
-            "email" => return Ok(Self::Email),
-            _ => {}
-        }
-        let is_account = |segment: &str| segment == "${account}";
-        let below_host = text.split_once("://").map(|(_, rest)| rest.split('/').skip(1));
-        if below_host.is_some_and(|mut path| path.any(is_account))
-            && text.matches("${").count() == 1
-            && !text.contains('*')
-        {
-            return Ok(Self::Uri(text.to_owned()));
-        }
-        Err(format!("\"{text}\" must be cn, dns, email, or a URI with ${{account}} as a segment of its path"))
-    }
-
-    /// The placeholder for the account in a repository's name.
-    fn placeholder(&self) -> Option<String> {
-        match self {
-            Self::CommonName => Some("${subject.cn}".to_owned()),
-            Self::Dns => Some("${san.dns}".to_owned()),
-            Self::Email => None,
-            Self::Uri(template) => {
-                let (_, rest) = template.split_once("://")?;
-                let position = rest.split('/').skip(1).position(|segment| segment == "${account}")?;
-                Some(format!("${{san.uri.path[{position}]}}"))
-            }
-        }
-    }
-
-    /// What is wrong with an account of this pattern as such a name; else whether a selector with it describes fewer
-    /// than the pattern does.
-    fn check(&self, text: &str) -> Result<bool, String> {
-        let wild = text.contains('*');
-        let host = |text: &str| {
-            !text.is_empty()
-                && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.*".contains(&b))
-        };
-        match self {
-            Self::CommonName => Ok(false),
-            // A star is one label there.
-            Self::Dns if host(text) && !text.split('.').any(str::is_empty) => Ok(wild),
-            Self::Dns => Err(format!("\"{text}\" is no DNS name in lower case")),
-            Self::Email => match text.split_once('@') {
-                Some((local, domain)) if !local.is_empty() && host(domain) => Ok(domain.contains('*')),
-                _ => Err(format!("\"{text}\" is no email address with a domain in lower case")),
-            },
-            Self::Uri(_) => {
-                let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.*".contains(&b);
-                if !text.is_empty() && text.bytes().all(plain) {
-                    return Ok(false);
-                }
-                Err(format!("\"{text}\" is no segment of a URI's path"))
-            }
-        }
-    }
-}
 
 /// What an entry gives, as a set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -131,7 +54,7 @@ impl Actions {
 pub(super) enum Accounts {
     /// Whoever asks, with an account or without.
     Everyone,
-    /// Who has no account: nobody here.
+    /// Who has no account: nobody here, since nothing is granted to those.
     Nobody,
     /// Accounts like these, in which `*` is any run of characters.
     Like(Vec<String>),
@@ -167,6 +90,8 @@ pub(super) struct Entry {
     pub(super) is_narrow: bool,
     /// Why it can't be carried over.
     pub(super) fault: Option<Fault>,
+    /// Why what it gives can't be granted, while what it denies can be denied.
+    pub(super) ungranted: Option<Fault>,
     pub(super) remarks: Vec<Fault>,
 }
 
@@ -180,6 +105,7 @@ impl Entry {
             actions: Actions::default(),
             is_narrow: false,
             fault: None,
+            ungranted: None,
             remarks: Vec::new(),
             path,
         };
@@ -197,7 +123,21 @@ impl Entry {
             Some(Value::Object(conditions)) => entry.read_match(conditions, account_is),
             Some(_) => entry.lose(".match", "this is no list of conditions"),
         }
+        entry.ungranted = entry.to_nameless(account_is).then(|| {
+            let why = "not carried over: there is no pattern for any name of this kind, so it would be for clients \
+                       without one, too";
+            Fault::new(&*entry.path, why)
+        });
         entry
+    }
+
+    /// Whether a rule that grants what this does would be for clients without an account as well.
+    fn to_nameless(&self, account_is: &AccountIs) -> bool {
+        // A placeholder takes only those who have the name.
+        let open = self.repositories.iter().any(|pattern| !pattern.contains("${"));
+        let gives = (open && !self.actions.both(Actions::REPOSITORY).is_empty())
+            || (self.catalog && self.actions.contains(Actions::CATALOG));
+        self.accounts == Accounts::Everyone && gives && account_is.anybody().is_none()
     }
 
     /// What both this entry and the other one may decide.
@@ -268,8 +208,8 @@ impl Entry {
             self.remark(".match", "this entry is about everyone and everything");
         }
         self.read_type(conditions.get("type"));
-        let name = self.read_name(conditions.get("name"), account_is);
-        self.read_account(conditions.get("account"), account_is, name);
+        self.read_name(conditions.get("name"), account_is);
+        self.read_account(conditions.get("account"), account_is);
     }
 
     fn read_type(&mut self, value: Option<&Value>) {
@@ -284,36 +224,31 @@ impl Entry {
         }
     }
 
-    /// Whether the repositories' names hold the account.
-    fn read_name(&mut self, value: Option<&Value>, account_is: &AccountIs) -> bool {
-        let Some(tokens) = self.tokens(".match.name", value) else { return false };
+    fn read_name(&mut self, value: Option<&Value>, account_is: &AccountIs) {
+        let Some(tokens) = self.tokens(".match.name", value) else { return };
         let is_catalog: Vec<_> = tokens.iter().map(|tokens| pattern::matches(tokens, "catalog")).collect();
         self.catalog &= is_catalog.iter().any(|is| *is != Some(false));
         if self.catalog && is_catalog.iter().all(|is| *is != Some(true)) {
             self.lose(".match.name", "it would be about the catalog for an account of that name; give it a type");
         }
         if self.repositories.is_empty() {
-            return false;
+            return;
         }
         let placeholder = account_is.placeholder();
         let mut patterns = Vec::new();
         for tokens in &tokens {
             match pattern::repositories(tokens, placeholder.as_deref()) {
                 Ok(more) => patterns.extend(more),
-                Err(why) => {
-                    self.lose(".match.name", why);
-                    return false;
-                }
+                Err(why) => return self.lose(".match.name", why),
             }
         }
         if patterns.is_empty() {
             self.remark(".match.name", "no repository has such a name");
         }
         self.repositories = patterns;
-        !tokens.is_empty() && tokens.iter().all(|tokens| tokens.contains(&Token::Account))
     }
 
-    fn read_account(&mut self, value: Option<&Value>, account_is: &AccountIs, in_name: bool) {
+    fn read_account(&mut self, value: Option<&Value>, account_is: &AccountIs) {
         let Some(tokens) = self.tokens(".match.account", value) else {
             if value.is_some_and(|value| !value.is_null()) {
                 self.accounts = Accounts::Unknown;
@@ -322,10 +257,11 @@ impl Entry {
         };
         if tokens.iter().all(Vec::is_empty) {
             self.accounts = Accounts::Nobody;
-            return self.remark(".match.account", "who has no account is not let in; the entry decides nothing");
+            let what = "nothing is granted to clients without an account; the entry decides nothing";
+            return self.remark(".match.account", what);
         }
         let mut like = Vec::new();
-        for tokens in &tokens {
+        for tokens in tokens.iter().filter(|tokens| !tokens.is_empty()) {
             match pattern::text(tokens) {
                 Ok(text) => like.push(text),
                 Err(why) => {
@@ -334,21 +270,16 @@ impl Entry {
                 }
             }
         }
-        let any = like.iter().any(|text| text == "*");
-        self.accounts = Accounts::Like(like.clone());
-        if any && in_name && matches!(account_is, AccountIs::Dns) {
-            // The name in the repository binds it.
+        if like.iter().any(|text| text == "*") && account_is.anybody().is_none() {
             self.accounts = Accounts::Everyone;
             return;
         }
+        self.accounts = Accounts::Like(like.clone());
         for text in &like {
             match account_is.check(text) {
                 Ok(narrow) => self.is_narrow |= narrow,
                 Err(why) => return self.lose(".match.account", why),
             }
-        }
-        if any && matches!(account_is, AccountIs::Dns) {
-            self.lose(".match.account", "there is no pattern for any DNS name");
         }
     }
 
@@ -357,7 +288,11 @@ impl Entry {
         let text = match value? {
             Value::Null => return None,
             Value::String(text) => text.clone(),
-            Value::Number(number) => number.to_string(),
+            // docker_auth keeps it as it is written: 0755, 1e3, 1.0. Here that is gone.
+            Value::Number(_) | Value::Bool(_) => {
+                self.lose(key, "this is no text as it stands: put it in quotes");
+                return None;
+            }
             _ => {
                 self.lose(key, "this is no text");
                 return None;

@@ -30,6 +30,19 @@ fn client(account: &str, account_is: &str) -> PeerIdentity {
     PeerIdentity::described(description)
 }
 
+/// A client that has names, but none of the chosen kind, and so no account.
+fn nameless(account_is: &str) -> PeerIdentity {
+    let mut description = Description::default();
+    if account_is == "cn" {
+        description.subject.push(Attribute { name: "OU".into(), value: "joe".to_owned() });
+    } else {
+        description.subject.push(Attribute { name: "CN".into(), value: "joe".to_owned() });
+    }
+    // With the account's place taken by something else, where it is a URI.
+    description.uris.push("spiffe://partner.example/user/joe".to_owned());
+    PeerIdentity::described(description)
+}
+
 fn allows(policy: &Policy, client: &PeerIdentity, action: &str, name: &str) -> bool {
     let digest = format!("sha256:{}", "a".repeat(64));
     let (method, path) = match action {
@@ -91,6 +104,9 @@ fn what_cannot_be_said_is_left_out_loudly() {
         (json!({ "match": { "name": "${account}-*" }, "actions": ["pull"] }), "[0].match.name", "beside it"),
         (json!({ "match": { "account": "a|b" }, "actions": ["*"], "notes": "x" }), "[0].notes", "unknown key"),
         (json!({ "match": { "account": ["a"] }, "actions": ["*"] }), "[0].match.account", "no text"),
+        (json!({ "match": { "account": 493 }, "actions": ["*"] }), "[0].match.account", "put it in quotes"),
+        (json!({ "match": { "account": 1000.0 }, "actions": ["*"] }), "[0].match.account", "put it in quotes"),
+        (json!({ "match": { "name": 7 }, "actions": ["*"] }), "[0].match.name", "put it in quotes"),
         (json!({ "match": "admin", "actions": ["*"] }), "[0].match", "no list"),
         (json!({ "match": { "account": "a" }, "actions": "pull" }), "[0].actions", "no list"),
         (json!("x"), "[0]", "no entry"),
@@ -145,6 +161,42 @@ fn the_first_entry_decides_also_where_it_gives_less() {
     let policy_of_it = policy(&imported);
     assert!(allows(&policy_of_it, &client("joe", "cn"), "pull", "open/x"));
     assert!(!allows(&policy_of_it, &client("joe", "cn"), "pull", "secret/x"));
+}
+
+/// In docker_auth a client without the chosen name would have the empty account, which `*` and the like match.
+#[test]
+fn nothing_is_granted_to_who_lacks_the_chosen_name() {
+    for account in ["*", "/.*/", "", "/^(|joe)$/"] {
+        let acl = json!([
+            { "match": { "account": account, "name": "secret/*" }, "actions": [] },
+            { "match": {}, "actions": ["pull"] },
+        ]);
+        for account_is in ["cn", "spiffe://example.com/user/${account}"] {
+            let imported = import(&acl, account_is);
+            assert!(imported.lost.is_empty(), "{:?}", imported.lost);
+            let policy = policy(&imported);
+            for name in ["secret/x", "open/x"] {
+                assert!(!allows(&policy, &nameless(account_is), "pull", name), "{account} {name}\n{}", imported.policy);
+            }
+            assert!(allows(&policy, &client("jim", account_is), "pull", "open/x"), "{account}\n{}", imported.policy);
+        }
+    }
+    // For some kinds of name there is no pattern that all of them fit. What everyone is denied can be said all the same.
+    let acl = json!([
+        { "match": { "name": "secret/*" }, "actions": ["pull"] },
+        { "match": { "name": "${account}/*" }, "actions": ["push"] },
+        { "match": { "account": "joe.example" }, "actions": ["pull", "push"] },
+    ]);
+    for (account_is, expected) in [("dns", &["[0]"][..]), ("email", &["[0]", "[1].match.name", "[2].match.account"])] {
+        let imported = import(&acl, account_is);
+        let lost: Vec<_> = imported.lost.iter().map(|fault| fault.path.as_str()).collect();
+        assert_eq!(lost, expected, "{:?}", imported.lost);
+        assert!(imported.lost[0].message.contains("there is no pattern for any"), "{:?}", imported.lost);
+    }
+    let policy = policy(&import(&acl, "dns"));
+    let (joe, jim) = (client("joe.example", "dns"), client("jim", "dns"));
+    assert!(allows(&policy, &joe, "push", "open/x") && !allows(&policy, &joe, "push", "secret/x"));
+    assert!(!allows(&policy, &jim, "pull", "secret/x") && allows(&policy, &jim, "push", "jim/x"));
 }
 
 #[test]
@@ -283,8 +335,9 @@ fn an_imported_policy_never_allows_more() {
             let imported = import(&acl, account_is);
             let policy = policy(&imported);
             whole += usize::from(imported.lost.is_empty());
-            for account in accounts {
-                let client = client(account, account_is);
+            // Who has no such name has the empty account there, which many patterns match.
+            for account in accounts.into_iter().chain([""]) {
+                let client = if account.is_empty() { nameless(account_is) } else { client(account, account_is) };
                 for (action, name) in ACTIONS.iter().flat_map(|action| names.iter().map(move |name| (*action, *name))) {
                     let ours = allows(&policy, &client, action, name);
                     let theirs = answers(&entries, account, action, name);
@@ -295,7 +348,8 @@ fn an_imported_policy_never_allows_more() {
                         )
                     };
                     assert!(theirs || !ours, "more than the list allows: {}", why());
-                    assert!(ours || !theirs || !imported.lost.is_empty(), "less, and nothing is said of it: {}", why());
+                    let told = !imported.lost.is_empty() || account.is_empty();
+                    assert!(ours || !theirs || told, "less, and nothing is said of it: {}", why());
                     allowed += usize::from(ours);
                 }
             }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::entry::{AccountIs, Accounts, Actions, Entry};
+use super::account::AccountIs;
+use super::entry::{Accounts, Actions, Entry};
+use crate::config::policy::Effect;
 
 /// Longest name of a rule: what is left of a comment.
 const MAX_NAME: usize = 100;
@@ -19,13 +21,16 @@ pub(super) fn policy(entries: &[Entry], accepted: &[bool], limits: &[Actions], a
         let granted = if accepted.get(position) == Some(&true) { entry.actions } else { Actions::default() };
         let limit = limits.get(position).copied().unwrap_or_default();
         let name = entry.name(position);
-        for (name, actions, effect) in [(name.clone(), granted, "allow"), (format!("{name}: no more"), limit, "deny")] {
+        for (name, actions, effect) in
+            [(name.clone(), granted, Effect::Allow), (format!("{name}: no more"), limit, Effect::Deny)]
+        {
             rule(&mut rules, entry, &name, actions, effect, &mut groups);
         }
     }
     let mut file = String::from(
         "# From a docker_auth ACL. What could not be carried over was reported when this was made.\n#\n# Where the CA bundle \
-         holds several authorities, add issuer: { CN: … } to the groups.\n",
+         holds several authorities, add issuer: { CN: … } to the groups.\n#\n# A client without the name that \
+         stands for the account is granted nothing.\n",
     );
     // Writing to a String can't fail.
     if !groups.selectors.is_empty() {
@@ -53,7 +58,7 @@ impl Entry {
     }
 }
 
-fn rule(rules: &mut String, entry: &Entry, name: &str, actions: Actions, effect: &str, groups: &mut Groups<'_>) {
+fn rule(rules: &mut String, entry: &Entry, name: &str, actions: Actions, effect: Effect, groups: &mut Groups<'_>) {
     let mut words = Vec::new();
     if !entry.repositories.is_empty() {
         // There, who may push may push again.
@@ -68,7 +73,10 @@ fn rule(rules: &mut String, entry: &Entry, name: &str, actions: Actions, effect:
     if words.is_empty() {
         return;
     }
-    let subject = groups.of(&entry.accounts);
+    let (subject, effect) = match effect {
+        Effect::Allow => (groups.granted(&entry.accounts), "allow"),
+        Effect::Deny => (groups.of(&entry.accounts), "deny"),
+    };
     _ = writeln!(rules, "  - name: {}\n    subjects: [{subject}]", quoted(name));
     if repositories {
         let patterns: Vec<_> = entry.repositories.iter().map(|pattern| quoted(pattern)).collect();
@@ -84,6 +92,15 @@ struct Groups<'a> {
 }
 
 impl Groups<'_> {
+    /// The group of these accounts, as far as they are accounts: everyone is all who have the name.
+    fn granted(&mut self, accounts: &Accounts) -> String {
+        match (accounts, self.account_is.anybody()) {
+            (Accounts::Everyone, Some(text)) => self.of(&Accounts::Like(vec![text.to_owned()])),
+            // Without such a pattern a placeholder in the repositories sees to it.
+            _ => self.of(accounts),
+        }
+    }
+
     /// The group of these accounts.
     fn of(&mut self, accounts: &Accounts) -> String {
         let Accounts::Like(texts) = accounts else { return "any".to_owned() };
