@@ -36,8 +36,11 @@ pub struct Totals {
     pub ungrouped: u64,
     /// Those about which at least one of the policies needs to know what no record tells.
     pub unknown: u64,
-    /// Those that were recorded with another outcome than the old policy has for them.
+    /// Those that were recorded with another outcome than the old policy has for them, but for those with a cut record.
     pub drifted: u64,
+    /// Those whose record was cut: names of the client are missing in it, so that neither outcome is certain, also where
+    /// both are alike.
+    pub cut: u64,
     /// Those that were refused before a policy was asked.
     pub undecided: u64,
 }
@@ -100,7 +103,8 @@ impl<'p> Comparison<'p> {
         let old = policies.0.judge_route(&route, &Facts { standing: Some(&client.old), ..facts });
         let new = policies.1.judge_route(&route, &Facts { standing: Some(&client.new), ..facts });
         self.totals.requests += 1;
-        if old.judged != recorded && old.judged != Judged::Unknown {
+        self.totals.cut += u64::from(past.is_cut());
+        if old.judged != recorded && old.judged != Judged::Unknown && !past.is_cut() {
             self.totals.drifted += 1;
         }
         if [old.judged, new.judged].contains(&Judged::Unknown) {

@@ -106,6 +106,7 @@ fn table(comparison: &Comparison<'_>, foreign: &Unread, untold: &Unread) -> Stri
     for (count, what) in [
         (totals.ungrouped, "of these are in none of the groups above, which are too many"),
         (totals.unknown, "depend on what the records don't tell"),
+        (totals.cut, "are not certain, differing or not: their records were cut, and names of the client are missing"),
         (totals.drifted, "were decided otherwise than the old policy does: was another one in force?"),
         (totals.undecided, "were refused before a policy was asked"),
         (untold.count, "can't be decided again, since their records don't tell enough"),
@@ -138,6 +139,7 @@ fn object(comparison: &Comparison<'_>, foreign: &Unread, untold: &Unread) -> Str
         "differing": totals.differing,
         "ungrouped": totals.ungrouped,
         "unknown": totals.unknown,
+        "cut": totals.cut,
         "drifted": totals.drifted,
         "undecided": totals.undecided,
         "untold": untold.count,
@@ -145,4 +147,42 @@ fn object(comparison: &Comparison<'_>, foreign: &Unread, untold: &Unread) -> Str
         "groups": groups.collect::<Vec<_>>(),
     });
     format!("{value:#}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::policy::PolicyFile;
+    use crate::policy::compile;
+
+    #[test]
+    fn requests_whose_records_were_cut_are_told_apart() {
+        let file: PolicyFile = serde_yaml::from_str(
+            "rules: [{name: r, subjects: [any], repositories: [a], actions: [pull], effect: allow}]",
+        )
+        .expect("a policy file");
+        let policy = compile(&file).expect("a policy without faults");
+        let mut comparison = Comparison::new(&policy, &policy);
+        // The policy allows what was denied, by the names that are left of the client.
+        for cut in [true, false] {
+            let record = json!({
+                "time": "2026-11-22T10:00:00.000Z", "decision_id": "01HF7YAT3V0000000000000007", "generation": 3,
+                "client": "192.0.2.1:40000", "identity": "CN=ci-7", "fingerprint": "ab".repeat(32),
+                "names": { "subject": ["CN=ci-7"], "spki": "cd".repeat(32), "cut": cut }, "tls_version": "TLSv1.3",
+                "method": "GET", "target": "/v2/a/manifests/v1", "reference": "v1", "decision": "deny", "status": 403,
+                "outcome": "denied",
+            });
+            let past = Past::read(&record.to_string()).expect("a record");
+            comparison.take(&past).expect("enough of a record");
+        }
+        let none = Unread::default();
+        let page = table(&comparison, &none, &none);
+        assert!(
+            page.starts_with("0 of 2 requests come out otherwise\n1 are not certain, differing or not: "),
+            "{page}"
+        );
+        assert!(page.contains("\n1 were decided otherwise than the old policy does"), "{page}");
+        let told: Value = serde_json::from_str(&object(&comparison, &none, &none)).expect("JSON");
+        assert_eq!((&told["cut"], &told["drifted"], &told["requests"]), (&json!(1), &json!(1), &json!(2)), "{told:#}");
+    }
 }
