@@ -183,9 +183,11 @@ impl<'f> Subject<'f> {
         let changing =
             |name: &&ActionName| !matches!(name, ActionName::Pull | ActionName::MountFrom | ActionName::Catalog);
         let changes: Vec<_> = self.file.actions.iter().filter(changing).map(|name| action(*name).as_str()).collect();
-        let everywhere = self.repositories().iter().any(|pattern| pattern == "**");
-        let what = if !changes.is_empty() {
-            format!("{} in {}", changes.join(", "), listed(self.repositories().iter().map(String::as_str)))
+        // A placeholder gives each client what is its own.
+        let open: Vec<_> = self.repositories().iter().map(String::as_str).filter(|one| !one.contains("${")).collect();
+        let everywhere = open.contains(&"**");
+        let what = if !changes.is_empty() && !open.is_empty() {
+            format!("{} in {}", changes.join(", "), listed(open.into_iter()))
         } else if everywhere {
             "pull every repository".to_owned()
         } else {

@@ -105,10 +105,38 @@ fn what_everyone_may_do_is_named_if_it_is_much() {
         ("any - catalog allow", false),
         ("a ** pull,push,delete allow", false),
         ("any ** push deny", false),
+        // Each has a place of its own.
+        ("any home/${subject.cn}/** push allow", false),
+        ("any ${subject.ou}/** pull,push allow", false),
     ] {
         let found = of_rules(&[rule]);
         assert_eq!(found.contains(&"grant_to_everyone rules[0].subjects".to_owned()), expected, "{rule}: {found:?}");
     }
+}
+
+#[test]
+fn the_policies_that_come_with_the_gateway_draw_no_warning() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files: Vec<_> = ["conf/policy.yaml", "conf/packaging/debian/policy.yaml", "src/cli/dev/policy.yaml"]
+        .into_iter()
+        .map(|file| root.join(file))
+        .collect();
+    if let Ok(more) = std::fs::read_dir(root.join("conf/policies")) {
+        files.extend(more.map(|entry| entry.expect("an entry").path()).filter(|path| path.is_file()));
+    }
+    for path in files {
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let file: PolicyFile = serde_yaml::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let warnings: Vec<_> = lint(&file, &[]).into_iter().filter(|lint| lint.kind.is_warning()).collect();
+        assert!(warnings.is_empty(), "{}: {warnings:#?}", path.display());
+    }
+    // A pattern beside one with a placeholder is open to everyone, and alone is named.
+    let file: PolicyFile = serde_yaml::from_str(
+        "rules: [{name: r, subjects: [any], repositories: ['${subject.cn}/**', 'x/**'], actions: [push], effect: allow}]",
+    )
+    .expect("a policy file");
+    let [found] = &lint(&file, &[])[..] else { panic!("one finding") };
+    assert!(found.fault.message.ends_with("push in x/**"), "{}", found.fault);
 }
 
 #[test]
