@@ -152,3 +152,30 @@ fn requests_are_methods_with_paths_or_urls() {
         assert_eq!(Request::new(method, url).ok().map(|request| request.target).as_deref(), expected, "{url}");
     }
 }
+
+/// The policy of the Debian package: who may push nowhere but at home doesn't reach what everyone pulls.
+#[test]
+fn the_packaged_policy_keeps_what_is_shared_from_pushes() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/conf/packaging/debian/policy.yaml");
+    let policy = policy(&std::fs::read_to_string(path).expect("the packaged policy"));
+    let yaml = "
+clients:
+  team: {subject: [CN=ci-7, OU=team-a]}
+  shared: {subject: [CN=x, OU=shared]}
+  both: {subject: [CN=x, OU=shared, OU=team-a]}
+cases:
+  - {name: own, client: team, requests: [PUT /v2/team-a/app/manifests/v1, GET /v2/team-a/app/manifests/v1],
+     expect: allow, rule: own-repositories}
+  - {name: shared, client: shared, requests: GET /v2/shared/base/manifests/v1, expect: allow, rule: shared-images}
+  - {name: only pulled, client: shared, requests: [PUT /v2/shared/base/manifests/v1, POST /v2/shared/x/blobs/uploads/],
+     expect: deny, rule: default deny}
+  - {name: two units, client: both, requests: [PUT /v2/shared/base/manifests/v1, PUT /v2/team-a/app/manifests/v1],
+     expect: deny, rule: default deny}
+  - {name: others, client: team, requests: [PUT /v2/shared/base/manifests/v1, GET /v2/team-b/app/manifests/v1],
+     expect: deny, rule: default deny}
+";
+    let suite = suite(yaml, &policy).unwrap_or_else(|faults| panic!("{faults}"));
+    let outcomes = suite.run(&policy, 0);
+    let failed: Vec<_> = outcomes.iter().filter(|outcome| !outcome.is_expected()).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+}
