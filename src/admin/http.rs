@@ -37,8 +37,9 @@ pub(super) struct Request {
     pub(super) wants_json: bool,
     /// The value of the only `Host` field.
     pub(super) host: Option<String>,
-    /// Whether there is an `Origin` field: then a browser sends this on behalf of a page.
-    pub(super) has_origin: bool,
+    /// Whether a browser sends this on behalf of a page: there is an `Origin` field, or `Sec-Fetch-Site` names another
+    /// site than this one.
+    pub(super) for_page: bool,
 }
 
 /// What is answered, always as text.
@@ -193,6 +194,11 @@ fn parse(bytes: &[u8]) -> Option<Head> {
         wants_json: query.split('&').any(|pair| pair == "format=json")
             || named("accept").any(|field| field.value.starts_with(b"application/json")),
         host,
-        has_origin: named("origin").next().is_some(),
+        for_page: named("origin").next().is_some() || named("sec-fetch-site").any(|field| !is_own(field.value)),
     }))
+}
+
+/// Whether this value of `Sec-Fetch-Site` says that the user asked (`none`), or a page of this very listener.
+fn is_own(site: &[u8]) -> bool {
+    matches!(site, b"none" | b"same-origin")
 }

@@ -129,10 +129,11 @@ fn not_allowed(allow: &'static str) -> Response {
 
 /// Refuses what a web page could make a browser on this machine send.
 ///
-/// A page may post to any address (CSRF); browsers then add `Origin`, and programs don't. By a name that it lets resolve
+/// A page may post to any address (CSRF); browsers then add `Origin`, and programs don't. It may also show an image from
+/// any address, without `Origin`; browsers then say `Sec-Fetch-Site: cross-site`. By a name that it lets resolve
 /// to 127.0.0.1 (DNS rebinding) a page may even read answers; the browser then sends that name as `Host`.
 fn refuse_foreign(request: &Request, reach: Reach) -> Option<Response> {
-    if request.has_origin {
+    if request.for_page {
         return Some(Response::text(Status::Forbidden, "requests on behalf of web pages are refused"));
     }
     if reach == Reach::Loopback && !request.host.as_deref().is_some_and(is_loopback) {

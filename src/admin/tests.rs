@@ -215,11 +215,18 @@ fn a_web_page_can_neither_read_nor_reload() {
         "Host: evil.example:9091\r\n",
         "Host: localhost\r\nOrigin: http://evil.example\r\n",
         "Host: localhost\r\norigin: null\r\n",
+        // An image or a script of a page: no Origin.
+        "Host: localhost\r\nSec-Fetch-Site: cross-site\r\n",
+        "Host: localhost\r\nSec-Fetch-Site: same-site\r\n",
+        "Host: localhost\r\nSec-Fetch-Site: none\r\nSec-Fetch-Site: cross-site\r\n",
+        "Host: localhost\r\nsec-fetch-site:\r\n",
         "Host:\r\n",
         "",
     ];
     for fields in foreign {
-        for line in ["POST /-/reload HTTP/1.1", "GET /config HTTP/1.1", "GET /nowhere HTTP/1.1"] {
+        for line in
+            ["POST /-/reload HTTP/1.1", "GET /config HTTP/1.1", "GET /explain?x HTTP/1.1", "GET /nowhere HTTP/1.1"]
+        {
             let answer = ask(fixture.control(), &format!("{line}\r\n{fields}\r\n"));
             assert_eq!(status(&answer), "403", "{line} {fields}");
             assert!(!answer.contains("listeners"), "{answer}");
@@ -230,6 +237,11 @@ fn a_web_page_can_neither_read_nor_reload() {
     let answer = ask(fixture.control(), "GET http://evil.example/config HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert_eq!(status(&answer), "400");
     assert_eq!(fixture.reloads.load(Ordering::SeqCst), 0);
+    // Somebody types the address, or reads on from there.
+    for site in ["none", "same-origin"] {
+        let head = format!("GET /config HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: {site}\r\n\r\n");
+        assert_eq!(status(&ask(fixture.control(), &head)), "200", "{site}");
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::control::{Answer, Reload};
 use super::revocation;
@@ -12,6 +12,9 @@ use crate::config::Settings;
 use crate::inquiry::{self, Question, Unanswered};
 use crate::snapshot::{Reader, Snapshot, unix_now};
 use crate::telemetry::{Recent, Telemetry};
+
+/// Pages about decisions that are made at a time. Each is bounded, and may still take a processor for a while.
+const MOST_EXPLAINING: usize = 2;
 
 const STOPPING: &str = "the gateway is stopping";
 
@@ -76,7 +79,11 @@ impl Doors<'_> {
         let (reader, expiring) = (self.reader.clone(), self.telemetry.expiring.clone());
         let revocation = move |format| revocation::page(&reader.load(), &expiring, format);
         let (reader, recent) = (self.reader.clone(), self.telemetry.recent.clone());
-        let explain = move |query: String, format| explain(reader.load(), recent.clone(), query, format);
+        let turns = Arc::new(Semaphore::new(MOST_EXPLAINING));
+        let explain = move |query: String, format| {
+            let (snapshot, recent) = (reader.load(), recent.clone());
+            in_turn(turns.clone(), move || explain(&snapshot, &recent, &query, format))
+        };
         Control {
             explain: Arc::new(explain),
             config: Arc::new(config),
@@ -87,16 +94,25 @@ impl Doors<'_> {
     }
 }
 
-/// Asks the policy in force, on a thread for what may take a moment.
-fn explain(snapshot: Arc<Snapshot>, recent: Arc<Recent>, query: String, format: Format) -> Explaining {
+/// Asks the policy in force.
+fn explain(snapshot: &Snapshot, recent: &Recent, query: &str, format: Format) -> Result<String, Unanswered> {
+    let now = u64::try_from(unix_now()).unwrap_or_default();
+    let answer = Question::parse(query)?.answer(&snapshot.policy, now, |id| recent.find(id))?;
+    Ok(if format == Format::Json { inquiry::json(&answer) } else { inquiry::text(&answer) })
+}
+
+/// Does what may take a moment on a thread for such things, once it has its turn, which it keeps until it is done, also
+/// if nobody waits any more.
+fn in_turn(turns: Arc<Semaphore>, work: impl FnOnce() -> Result<String, Unanswered> + Send + 'static) -> Explaining {
     Box::pin(async move {
+        let broken = || Err(Unanswered::NotKnown("this met a fault of the gateway itself; see the log".to_owned()));
+        let Ok(turn) = turns.acquire_owned().await else { return broken() };
         let work = tokio::task::spawn_blocking(move || {
-            let now = u64::try_from(unix_now()).unwrap_or_default();
-            let answer = Question::parse(&query)?.answer(&snapshot.policy, now, |id| recent.find(id))?;
-            Ok(if format == Format::Json { inquiry::json(&answer) } else { inquiry::text(&answer) })
+            let done = work();
+            drop(turn);
+            done
         });
-        let broken = |_| Err(Unanswered::NotKnown("this met a fault of the gateway itself; see the log".to_owned()));
-        work.await.unwrap_or_else(broken)
+        work.await.unwrap_or_else(|_| broken())
     })
 }
 
@@ -111,4 +127,37 @@ where
         order(answer).await?;
         answered.await.unwrap_or_else(|_| Err(STOPPING.to_owned()))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::thread::sleep;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn few_pages_are_made_at_a_time() {
+        let turns = Arc::new(Semaphore::new(MOST_EXPLAINING));
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let mut all = tokio::task::JoinSet::new();
+        for _ in 0..8 {
+            let (now, most) = (now.clone(), most.clone());
+            all.spawn(in_turn(turns.clone(), move || {
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                sleep(Duration::from_millis(20));
+                now.fetch_sub(1, Ordering::SeqCst);
+                Ok(String::new())
+            }));
+        }
+        while let Some(done) = all.join_next().await {
+            assert!(done.expect("no panic").is_ok());
+        }
+        assert!(most.load(Ordering::SeqCst) <= MOST_EXPLAINING, "{most:?} at a time");
+        assert_eq!(turns.available_permits(), MOST_EXPLAINING);
+        // A page that fails gives its turn back.
+        let broken = in_turn(turns.clone(), || panic!("on purpose")).await;
+        assert!(broken.is_err() && turns.available_permits() == MOST_EXPLAINING);
+    }
 }
