@@ -37,6 +37,7 @@ const HELP: &str = "\
 The policy goes to standard output, and what there is to say to standard error. In docker_auth the first entry that matches
 decides; in a policy the order means nothing, and a denial wins. An entry whose meaning can't be kept is left out and
 reported, and so are the entries behind it that would give more than it did: the policy never allows what the list does not.
+A client whose certificate lacks the chosen name is granted nothing.
 
 docker_auth ignores match keys that it doesn't know, so that a misspelt one matches everyone. Such entries are reported.
 
