@@ -10,7 +10,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::context::Exchange;
-use super::{location, uploads};
+use super::{location, redirect, uploads};
 use crate::config::Authorization;
 
 /// Request fields that reach the registry as the client sent them. `Content-Length` and `Transfer-Encoding` were checked
@@ -230,7 +230,11 @@ pub(super) fn client_response(response: &mut ResponseHeader, exchange: &Exchange
         response.remove_header(hop);
     }
     let location = response.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
-    let relative = location.and_then(|location| location::make_relative(location, &ours(exchange)));
+    let redirects = response.status.is_redirection();
+    let relative = location.and_then(|location| match redirects {
+        true => redirect::make_relative(location, exchange),
+        false => location::make_relative(location, &ours(exchange)),
+    });
     let bound = relative.as_deref().or(location).and_then(|location| uploads::bind(location, exchange));
     if let Some(changed) = bound.or(relative) {
         let value =
@@ -240,8 +244,9 @@ pub(super) fn client_response(response: &mut ResponseHeader, exchange: &Exchange
     Ok(())
 }
 
-/// The hosts by which the registry may name itself.
-pub(super) fn ours(exchange: &Exchange) -> [String; 3] {
+/// The hosts by which the registry may name itself where it says at which address something is, an upload for one. The
+/// client's is among them, since registries believe it; who gives a wrong one spoils an address of its own.
+fn ours(exchange: &Exchange) -> [String; 3] {
     let address = exchange.upstream.as_ref().map(|upstream| upstream.default_host()).unwrap_or_default();
     [exchange.upstream_host.to_string(), exchange.host.to_string(), address]
 }

@@ -5,13 +5,15 @@ use http::Uri;
 /// The path and query of `location` if it is absolute and names one of `ours` (host with optional port); else `None`.
 ///
 /// Registries build absolute locations from what they believe to be their own name. A relative one (RFC 9110 §10.2.2)
-/// leads the client back through the gateway whatever the registry believes. A redirect to a storage host is none of
-/// ours and passes untouched.
+/// leads the client back through the gateway whatever the registry believes. Redirects are looked at more closely: see
+/// [`super::redirect`].
 pub(super) fn make_relative(location: &str, ours: &[String]) -> Option<String> {
     let uri: Uri = location.parse().ok()?;
-    if !is_one_of(&uri, ours) {
-        return None;
-    }
+    if is_one_of(&uri, ours) { relative(&uri) } else { None }
+}
+
+/// The path and query of an absolute address.
+pub(super) fn relative(uri: &Uri) -> Option<String> {
     let target = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     // `//host/path` would be a reference to another host.
     (target.starts_with('/') && !target.starts_with("//")).then(|| target.to_owned())

@@ -5,7 +5,11 @@
 //! A redirect is followed by the framework's own way to try again: nothing of the answer has been sent when its head
 //! comes, so the attempt is given up, and the next one goes to the storage, with a request of its own. That one carries
 //! nothing of who the client is, and no credentials: the address that the registry made is what grants the access.
+//!
+//! Whether a redirect leads elsewhere is for the configuration to say. The client's Host says nothing about it: it is
+//! whatever the client likes, the storage's name included.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::Uri;
@@ -86,15 +90,25 @@ impl Followed {
 /// One that asks for another attempt, at the storage; or the end of the request: the answer leads where none may, or
 /// isn't content. Nothing of it has been sent.
 pub(super) fn answer(response: &mut ResponseHeader, exchange: &mut Exchange) -> pingora::Result<()> {
-    let reads = |route: &Route| matches!(route.method(), Method::Get | Method::Head);
-    if response.status.is_informational() || !exchange.route.as_ref().is_some_and(reads) {
+    let Some(method) = exchange.route.as_ref().map(Route::method) else { return Ok(()) };
+    if response.status.is_informational() {
         return Ok(());
     }
     // 304 is no redirect (RFC 9110 §15.4.5).
     if response.status.is_redirection() && response.status != http::StatusCode::NOT_MODIFIED {
         match destination(response, exchange) {
             Destination::Here => {}
-            Destination::Elsewhere(place) => return leave(place, response, exchange),
+            Destination::Elsewhere(place) if matches!(method, Method::Get | Method::Head) => {
+                return leave(place, response, exchange);
+            }
+            // Clients send the content again, there (RFC 9110 §15.4.8).
+            Destination::Elsewhere(Place { host, .. }) => {
+                let method = method.as_str();
+                return Err(refuse(
+                    exchange,
+                    &format!("a {method} to {host}, and what clients write goes nowhere else"),
+                ));
+            }
             Destination::Unclear => return Err(refuse(exchange, "to what is no address of a host")),
         }
     }
@@ -203,10 +217,37 @@ fn destination(response: &ResponseHeader, exchange: &Exchange) -> Destination {
             host: followed.storage.host().clone(),
             target: location.split('#').next().unwrap_or_default().to_owned(),
         }),
-        (Reading::Absolute(_, uri), None) if location::is_one_of(&uri, &headers::ours(exchange)) => Destination::Here,
+        (Reading::Absolute(place, uri), None) if is_ours(&place.host, &uri, exchange) => Destination::Here,
         (Reading::Absolute(place, _), _) => Destination::Elsewhere(place),
         (Reading::Relative | Reading::Ambiguous, _) => Destination::Unclear,
     }
+}
+
+/// The `Location` of a redirect without the host, if it leads to the registry itself.
+pub(super) fn make_relative(location: &str, exchange: &Exchange) -> Option<String> {
+    match read(location) {
+        Reading::Absolute(place, uri) if is_ours(&place.host, &uri, exchange) => location::relative(&uri),
+        _ => None,
+    }
+}
+
+/// Whether a redirect to `host`, which `uri` names, leads to the registry itself: by a name that the configuration gives
+/// it, or by one of the listener's. What is listed as a storage is one.
+fn is_ours(host: &StorageHost, uri: &Uri, exchange: &Exchange) -> bool {
+    let Some(upstream) = &exchange.upstream else { return false };
+    !upstream.settings().redirects.hosts.contains(host)
+        && (location::is_one_of(uri, &upstream.own_hosts()) || is_the_listeners(host, exchange))
+}
+
+/// Whether `host` is a name of the certificates, or an address, of the client's listener, with its port or without.
+fn is_the_listeners(host: &StorageHost, exchange: &Exchange) -> bool {
+    let Some(listener) = exchange.snapshot.listeners.get(exchange.connection.listener) else { return false };
+    let configured = exchange.snapshot.settings.listeners.iter().find(|configured| *configured.name == *listener.name);
+    let addresses = configured.map(|configured| configured.addresses.as_slice()).unwrap_or_default();
+    let port =
+        host.port == StorageHost::default_port(host.tls) || addresses.iter().any(|address| address.port() == host.port);
+    let address = |ip: IpAddr| addresses.iter().any(|address| address.ip() == ip);
+    port && (listener.acceptor.has_name(&host.host) || host.host.parse().is_ok_and(address))
 }
 
 /// What a `Location` is (RFC 9110 §10.2.2, RFC 3986 §4.2).

@@ -235,6 +235,12 @@ impl Upstream {
         }
     }
 
+    /// The hosts that the configuration knows the registry by.
+    pub(crate) fn own_hosts(&self) -> Vec<String> {
+        let tcp = self.settings.endpoints.iter().filter(|endpoint| matches!(endpoint, Endpoint::Tcp { .. }));
+        self.settings.host.iter().cloned().chain(tcp.map(ToString::to_string)).collect()
+    }
+
     /// The host that redirects are followed to, if it is one of them.
     #[must_use]
     pub fn storage(&self, host: &config::StorageHost) -> Option<&Arc<Storage>> {
