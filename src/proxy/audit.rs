@@ -4,6 +4,9 @@ use super::context::Exchange;
 use super::refusal::Refusal;
 use crate::telemetry::Outcome;
 
+/// The status of a refused answer of the registry.
+const ANSWER_REFUSED: u16 = 502;
+
 /// Has a request that changes something recorded before it goes on.
 pub(super) async fn begin(exchange: &mut Exchange) -> Result<(), Refusal> {
     let log = exchange.audit_log().clone();
@@ -23,5 +26,13 @@ pub(super) async fn refused(exchange: &Exchange, status: u16, outcome: Outcome) 
         let mut record = exchange.record().clone();
         (record.status, record.outcome) = (Some(status), outcome);
         exchange.audit_log().refused(record).await;
+    }
+}
+
+/// The same for a request that is turned away because of the registry's answer to it, of which the client may have got
+/// the head.
+pub(super) async fn answer_refused(exchange: &Exchange, head: Option<u16>) {
+    if let Some(outcome @ (Outcome::DigestMismatch | Outcome::RedirectRefused)) = exchange.outcome() {
+        refused(exchange, head.unwrap_or(ANSWER_REFUSED), outcome).await;
     }
 }

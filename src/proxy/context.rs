@@ -347,6 +347,11 @@ impl Exchange {
         self.outcome = Some(outcome);
     }
 
+    /// The level at which the log mentions an answer of the upstream that ended so.
+    pub(super) fn level(&self, outcome: Outcome) -> log::Level {
+        self.upstream.as_ref().map_or_else(|| outcome.level(), |upstream| upstream.level(outcome))
+    }
+
     /// The outcome set so far by a hook.
     pub(super) fn outcome(&self) -> Option<Outcome> {
         self.outcome

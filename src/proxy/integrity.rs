@@ -74,7 +74,7 @@ fn mismatch(exchange: &mut Exchange, found: &str) -> Box<Error> {
     }
     let asked = exchange.route.as_ref();
     log::log!(
-        Outcome::DigestMismatch.level(),
+        exchange.level(Outcome::DigestMismatch),
         "decision {}: upstream {} answers {} {} with other content: {found}; the client did not get it whole (was it \
          changed in the storage, or on the way from there?)",
         exchange.decision_id,

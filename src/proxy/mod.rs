@@ -239,6 +239,9 @@ impl ProxyHttp for Gateway {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Context) -> FailToProxy {
+        if let Ok(exchange) = ctx.exchange() {
+            audit::answer_refused(exchange, session.response_written().map(|head| head.status.as_u16())).await;
+        }
         let code = respond::failed(session, ctx, e).await;
         FailToProxy { error_code: code, can_reuse_downstream: false }
     }

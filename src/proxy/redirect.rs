@@ -169,7 +169,7 @@ fn refuse(exchange: &mut Exchange, how: &str) -> Box<Error> {
         upstream.metrics().redirect(RedirectResult::Refused);
     }
     let name = upstream.map_or("", |upstream| upstream.name());
-    let level = Outcome::RedirectRefused.level();
+    let level = exchange.level(Outcome::RedirectRefused);
     log::log!(level, "decision {}: upstream {name} redirects {how}; the client gets 502", exchange.decision_id);
     Error::explain(REFUSED, how.to_owned()).into_up()
 }
@@ -179,7 +179,7 @@ fn no_content(exchange: &mut Exchange, host: &StorageHost, status: u16) -> Box<E
     if let Some(upstream) = &exchange.upstream {
         upstream.metrics().fault(UpstreamFault::Storage);
     }
-    let level = Outcome::UpstreamError.level();
+    let level = exchange.level(Outcome::UpstreamError);
     log::log!(level, "decision {}: the storage at {host} answers with status {status}", exchange.decision_id);
     Error::explain(NO_CONTENT, format!("status {status}")).into_up()
 }

@@ -8,6 +8,7 @@ pub(crate) mod client;
 pub(crate) mod document;
 mod health;
 mod resolve;
+mod sparing;
 mod storage;
 mod suspects;
 mod way;
@@ -27,8 +28,9 @@ pub use suspects::Suspects;
 
 use crate::config::{self, Authorization, Endpoint};
 use crate::oci::RepoName;
-use crate::telemetry::{CertificateKind, UpstreamFault, UpstreamMetrics};
+use crate::telemetry::{CertificateKind, Outcome, UpstreamFault, UpstreamMetrics};
 use crate::tls::{CertificateInfo, UpstreamMaterial};
+use sparing::Sparing;
 use way::{ServerName, Way};
 
 /// One registry, at one address or several that are equivalent.
@@ -42,6 +44,7 @@ pub struct Upstream {
     admission: Arc<admission::Gate>,
     credentials: Option<HeaderValue>,
     suspects: Suspects,
+    sparing: Sparing,
     metrics: Arc<UpstreamMetrics>,
     /// The hosts that redirects are followed to.
     storages: Vec<Arc<Storage>>,
@@ -124,6 +127,7 @@ impl Upstream {
             endpoints,
             credentials,
             suspects: Suspects::default(),
+            sparing: Sparing::default(),
             metrics,
             material,
             settings,
@@ -175,6 +179,13 @@ impl Upstream {
     #[must_use]
     pub fn suspects(&self) -> &Suspects {
         &self.suspects
+    }
+
+    /// The level at which the log mentions one more answer of this upstream that ended so: its own once a minute, else
+    /// debug, since whoever may pull what is wrong can pull it all day. Metrics and access records have each.
+    #[must_use]
+    pub fn level(&self, outcome: Outcome) -> log::Level {
+        self.sparing.level(outcome)
     }
 
     /// Waits for a place among the requests in flight.
