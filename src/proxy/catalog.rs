@@ -11,10 +11,12 @@
 //! that shows is that the catalog is large.) Each page ends after the one before it did, so a client that follows the
 //! links comes to an end if the registry's list has one.
 
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use http::header::LINK;
 use pingora::http::RequestHeader;
+use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
 
 use super::context::Exchange;
@@ -22,7 +24,9 @@ use super::headers::{self, Own};
 use super::refusal::Refusal;
 use super::{decide, respond};
 use crate::config::Authorization;
+use crate::identity::ClientId;
 use crate::oci::{self, Endpoint, Page, RepoName, Route, catalog_names, catalog_target};
+use crate::tally::Tally;
 use crate::upstream::client::{self, Answer, Wanted};
 
 /// Names in an answer when the client doesn't say.
@@ -37,6 +41,8 @@ const MAX_BYTES: usize = 32 << 20;
 const MAX_PAGES: usize = 128;
 const MAX_TIME: Duration = Duration::from_secs(10);
 const MAX_PAGE_TIME: Duration = Duration::from_secs(10);
+/// Requests of one client for which the registry is asked at a time: a small one makes many large ones.
+const MAX_WALKS: usize = 2;
 /// Names judged before other requests of the thread get their turn.
 const JUDGED_AT_ONCE: usize = 256;
 
@@ -48,10 +54,50 @@ pub(super) struct Names {
     pub(super) next: Option<String>,
 }
 
+/// The requests under way, by client. One for the process: a client's connections are spread over the threads.
+static WALKS: LazyLock<Tally<ClientId>> = LazyLock::new(Tally::default);
+
+/// The place of one of them, given back on drop.
+struct Place(ClientId);
+
+impl Place {
+    fn take(client: ClientId) -> Option<Self> {
+        WALKS.enter(client, MAX_WALKS).then(|| Place(client))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        WALKS.leave(&self.0);
+    }
+}
+
 /// The page that the client asked for; `None` if it asked for something else.
-pub(super) async fn collect(client: &RequestHeader, exchange: &mut Exchange) -> Result<Option<Names>, Refusal> {
-    let Some(Endpoint::Catalog { page }) = exchange.route.as_ref().map(Route::endpoint) else { return Ok(None) };
-    let Page { n, last } = page.clone();
+///
+/// # Errors
+///
+/// The client has gone, and the registry is asked no more.
+pub(super) async fn collect(
+    session: &mut Session,
+    exchange: &mut Exchange,
+) -> pingora::Result<Result<Option<Names>, Refusal>> {
+    let Some(Endpoint::Catalog { page }) = exchange.route.as_ref().map(Route::endpoint) else { return Ok(Ok(None)) };
+    let page = page.clone();
+    let Some(_place) = Place::take(exchange.connection.client_id) else {
+        return Ok(Err(Refusal::catalog_walks(MAX_WALKS)));
+    };
+    let client = session.req_header().clone();
+    tokio::select! {
+        names = walk(page, &client, exchange) => Ok(names.map(Some)),
+        gone = session.read_body_or_idle(true) => match gone {
+            Ok(_) => Err(super::internal("a body where there is none")),
+            Err(gone) => Err(gone.into_down()),
+        },
+    }
+}
+
+async fn walk(page: Page<RepoName>, client: &RequestHeader, exchange: &mut Exchange) -> Result<Names, Refusal> {
+    let Page { n, last } = page;
     if !exchange.is_permitted() {
         return Err(Refusal::internal("a catalog without a permit"));
     }
@@ -76,7 +122,7 @@ pub(super) async fn collect(client: &RequestHeader, exchange: &mut Exchange) -> 
         log::warn!("decision {}: nothing to show within the first names of a large catalog", exchange.decision_id);
         return Err(Refusal::catalog_too_large());
     }
-    Ok(Some(Names { names, next }))
+    Ok(Names { names, next })
 }
 
 /// The way through the registry's pages.

@@ -104,7 +104,7 @@ impl ProxyHttp for Gateway {
         let outcome = self.admit(session, &mut exchange).await;
         let exchange = ctx.enter(exchange);
         let outcome = match outcome {
-            Ok(()) => catalog::collect(session.req_header(), exchange).await,
+            Ok(()) => catalog::collect(session, exchange).await?,
             Err(refusal) => Err(refusal),
         };
         match outcome {

@@ -147,6 +147,12 @@ impl Refusal {
         Self::new(ErrorCode::Unavailable, Outcome::UpstreamUnavailable, message)
     }
 
+    /// The client has the registry's pages read for it often enough already (RFC 6585 §4).
+    pub(super) fn catalog_walks(most: usize) -> Self {
+        let message = format!("no more than {most} requests for the catalog at a time; try again in 1 s");
+        Refusal { retry_after: Some(1), ..Self::new(ErrorCode::TooManyRequests, Outcome::Limited, message) }
+    }
+
     /// The registry wants credentials of the client.
     pub(super) fn unauthorized(head: &ResponseHeader) -> Self {
         let challenges = head.headers.get_all(WWW_AUTHENTICATE).iter().cloned().collect();

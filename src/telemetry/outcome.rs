@@ -25,7 +25,7 @@ labels! {
         Misdirected = "misdirected",
         /// The head or the body exceeds a limit.
         TooLarge = "too_large",
-        /// A limit of the policy has no room for it.
+        /// A limit of the policy has no room for it, or the client asks for the catalog too often at a time.
         Limited = "limited",
         /// A limit applies to it, and the Redis that counts gave no answer.
         LimitsUnavailable = "limits_unavailable",

@@ -1,5 +1,7 @@
 //! The catalog: each client sees the repositories that it may pull, and nothing tells of the others.
 
+mod walks;
+
 use crate::support::gateway::{Builder, Gateway, gateway};
 use crate::support::reply::Reply;
 use crate::support::upstream::{Answer, Recorded, Upstream};

@@ -42,14 +42,14 @@ fn a_client_that_calls_itself_by_the_storages_name_gets_what_others_get() {
         let named = format!("{host}:{port}");
         let place = format!("http://{named}");
         redirects_to(&registry, 307, &format!("{place}{SIGNED}"));
-        let follow = with_mode(following(&registry, &[place.clone()]), "follow");
+        let follow = with_mode(following(&registry, std::slice::from_ref(&place)), "follow");
         // Nothing resolves gw.test.
         let wanted = if host == "gw.test" { 503 } else { 200 };
         for reply in get(&follow, server_name, &named, BLOB) {
             assert_eq!((reply.status, reply.header("location")), (wanted, None), "{named}: {reply:?}");
         }
         assert_eq!(super::followed(&follow, "followed"), Some(2.0), "{named}");
-        let pass = with_mode(following(&registry, &[place.clone()]), "pass");
+        let pass = with_mode(following(&registry, std::slice::from_ref(&place)), "pass");
         for reply in get(&pass, server_name, &named, BLOB) {
             let location = format!("{place}{SIGNED}");
             assert_eq!((reply.status, reply.header("location")), (307, Some(location.as_str())), "{named}");
