@@ -231,6 +231,34 @@ fn a_broken_file_is_named_with_line_and_key_and_the_last_good_groups_stay() {
 }
 
 #[test]
+fn a_gateway_does_not_start_beside_a_broken_file_and_says_which() {
+    for mistake in MISTAKES {
+        let upstream = Upstream::start();
+        let builder = gateway().upstream(upstream.url()).file("policy.yaml", POLICY);
+        fs::create_dir(builder.path().join("groups.d")).expect("writable");
+        let builder = builder.file("groups.d/team-a.yaml", MEMBER);
+        (mistake.make)(builder.path());
+        let Err(said) = builder.try_start() else { panic!("{}: it started", mistake.name) };
+        for part in mistake.said {
+            assert!(said.contains(part), "{}: {part:?} is not said:\n{said}", mistake.name);
+        }
+    }
+}
+
+#[test]
+fn a_policy_change_waits_for_a_broken_file_and_comes_when_it_is_moved_away() {
+    let (_upstream, gateway) = start(MEMBER, false);
+    gateway.write("groups.d/team-b.yaml", "groups:\n  team-b: [\n");
+    gateway.write("policy.yaml", POLICY.replace("effect: allow", "effect: deny"));
+    assert!(gateway.reload_refused().contains("groups.d/team-b.yaml"));
+    assert_eq!(gateway.h1().get(PULL).status, 200, "the withdrawn right is still there");
+    let file = |name: &str| gateway.path().join("groups.d").join(name);
+    fs::rename(file("team-b.yaml"), file("team-b.yaml.off")).expect("there");
+    gateway.reload_ok();
+    assert_eq!(gateway.h1().get(PULL).status, 403);
+}
+
+#[test]
 fn a_file_that_was_mended_is_noticed_although_it_was_broken() {
     let (_upstream, mut gateway) = start(STRANGER, true);
     gateway.write("groups.d/team-a.yaml", "groups: [");
