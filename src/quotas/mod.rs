@@ -5,7 +5,7 @@
 //! charged to the grant, and places for uploads are given back when it is dropped.
 //!
 //! Counters outlive reloads as long as their limit keeps its name, whose it is, and its numbers. They live in the memory
-//! of this process, or in a Redis that replicas share.
+//! of this process, or in a Redis that replicas share; while that gives no answer, in the memory again.
 
 mod ledger;
 mod memory;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use crate::config::policy::PerFile;
 use crate::identity::ClientId;
 use crate::policy::{Counted, Limit, Policy, Quota, Standing};
-use crate::shared::Shared;
+use crate::shared::{NoAnswer, Shared};
 use crate::tally::Tally;
 use crate::telemetry::{LimitKind, LimitMetrics, Metrics};
 use ledger::{Held, Mode, Question};
@@ -186,18 +186,22 @@ impl Quotas {
         client: ClientId,
         demand: Demand,
     ) -> Result<Grant, Denied> {
-        let limits = policy
-            .limits_of(standing)
-            .filter_map(|(position, counted)| Some((self.limiters.get(position)?, Key::from((counted, client)))));
-        let Some(shared) = &self.shared else {
-            return admit_here(limits, demand, Instant::now()).map_err(|refused| Denied::Refused(*refused));
+        let limits = || {
+            let limits = policy.limits_of(standing);
+            limits.filter_map(|(position, counted)| Some((self.limiters.get(position)?, Key::from((counted, client)))))
         };
-        let wishes: Vec<Wish<'_>> = limits.flat_map(|(limiter, key)| limiter.wishes(&key, demand, shared)).collect();
+        let here = || admit_here(limits(), demand, Instant::now()).map_err(|refused| Denied::Refused(*refused));
+        let Some(shared) = &self.shared else { return here() };
+        let wishes: Vec<Wish<'_>> = limits().flat_map(|(limiter, key)| limiter.wishes(&key, demand, shared)).collect();
         if wishes.is_empty() {
             return Ok(Grant::default());
         }
         // Boxed: few requests wait here, and every request's future would be as large.
-        Box::pin(admit_shared(shared, wishes)).await
+        match Box::pin(admit_shared(shared, wishes)).await {
+            Ok(granted) => granted.map_err(|refused| Denied::Refused(*refused)),
+            Err(NoAnswer) if shared.allows_unanswered() => here(),
+            Err(NoAnswer) => Err(Denied::Unknown),
+        }
     }
 }
 
@@ -225,19 +229,17 @@ struct Wish<'q> {
 }
 
 /// Asks limits that replicas count together.
-async fn admit_shared(shared: &Arc<Shared>, wishes: Vec<Wish<'_>>) -> Result<Grant, Denied> {
+async fn admit_shared(shared: &Arc<Shared>, wishes: Vec<Wish<'_>>) -> Result<Result<Grant, Box<Refused>>, NoAnswer> {
     let token = format!("{:032x}", fastrand::u128(..));
     let (wishes, questions): (Vec<_>, Vec<_>) =
         wishes.into_iter().map(|wish| ((wish.limiter, wish.kind, wish.rate), wish.question)).unzip();
-    let Ok(answer) = ledger::ask(shared, &questions, &token).await else {
-        return if shared.allows_unanswered() { Ok(Grant::default()) } else { Err(Denied::Unknown) };
-    };
+    let answer = ledger::ask(shared, &questions, &token).await?;
     let used = |at: usize| answer.used.get(at).copied().unwrap_or_default();
     if let Some(at) = answer.full
         && let Some((limiter, kind, rate)) = wishes.get(at)
     {
         let wait = rate.map_or(UPLOAD_WAIT, |rate| rate.window.look_at(used(at)).wait);
-        return Err(Denied::Refused(*limiter.refused(*kind, *rate, wait)));
+        return Ok(Err(limiter.refused(*kind, *rate, wait)));
     }
     let mut grant = Grant::default();
     let (mut meters, mut places) = (Vec::new(), Vec::new());
@@ -253,7 +255,7 @@ async fn admit_shared(shared: &Arc<Shared>, wishes: Vec<Wish<'_>>) -> Result<Gra
         }
     }
     grant.held = Some(Held::new(shared, meters, places, token));
-    Ok(grant)
+    Ok(Ok(grant))
 }
 
 impl Limiter {

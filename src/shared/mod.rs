@@ -3,8 +3,11 @@
 //! Each serving thread has a connection of its own, made when it is first needed and made anew after a fault; requests of
 //! the thread share it, each with one round trip, one behind the other. A deadline bounds the whole, connecting included.
 //!
-//! When Redis doesn't answer, it counts as away: nobody waits for it then, and one request in a while finds out whether
-//! it is back. That it went and came back is said once each.
+//! When Redis can't be reached, or doesn't answer several times in a row, it counts as away: nobody waits for it then, and
+//! one request in a while finds out whether it is back. That it went and came back is said once each. One late answer, or
+//! an error about one key, concerns the request that asked and no other.
+
+mod lateness;
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,9 +23,13 @@ use tokio::sync::Mutex;
 
 use crate::config::{Endpoint, OnFailure, SharedRedis};
 use crate::telemetry::{Metrics, SharedFault, SharedMetrics, Unanswered};
+use lateness::Lateness;
 
 /// How often a Redis that is away is tried.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// How often the log tells of errors that don't take Redis away, in milliseconds.
+const TELL: u64 = 60_000;
 
 thread_local! {
     /// This thread's connection. A connection belongs to the runtime that it was made on.
@@ -47,6 +54,9 @@ pub(crate) struct Shared {
     away: AtomicBool,
     /// When a Redis that is away may be tried again, in milliseconds since the start.
     retry_at: AtomicU64,
+    lateness: Lateness,
+    /// When the log may tell of an error again, in milliseconds since the start.
+    tell_at: AtomicU64,
     metrics: SharedMetrics,
 }
 
@@ -71,6 +81,8 @@ impl Shared {
             start: Instant::now(),
             away: AtomicBool::new(false),
             retry_at: AtomicU64::new(0),
+            lateness: Lateness::default(),
+            tell_at: AtomicU64::new(0),
             metrics,
         })
     }
@@ -108,13 +120,25 @@ impl Shared {
             }
             Ok(Err(e)) => {
                 let lost = e.is_io_error() || e.is_connection_dropped();
-                self.disconnect(&link, used);
-                self.note_fault(if lost { SharedFault::Connect } else { SharedFault::Answer }, &e.to_string());
+                let fault = if lost { SharedFault::Connect } else { SharedFault::Answer };
+                // Without a connection nobody can ask anything; an error on one is the answer to this question alone.
+                if lost || used == 0 {
+                    self.disconnect(&link, used);
+                    self.note_away(fault, &e.to_string());
+                } else {
+                    self.note_error(fault, &e.to_string());
+                }
                 Err(NoAnswer)
             }
             Err(_) => {
                 self.disconnect(&link, used);
-                self.note_fault(SharedFault::Timeout, "no answer in time");
+                let now = self.now();
+                let asked = now.saturating_sub(milliseconds(began.elapsed()));
+                if self.lateness.is_too_often(asked, now) {
+                    self.note_away(SharedFault::Timeout, "no answer in time");
+                } else {
+                    self.note_error(SharedFault::Timeout, "no answer in time");
+                }
                 Err(NoAnswer)
             }
         }
@@ -132,6 +156,7 @@ impl Shared {
         match script.invoke_async(&mut connection).await {
             Err(e) if !fresh && (e.is_io_error() || e.is_connection_dropped()) => {
                 self.disconnect(link, number);
+                *used = 0;
                 let (number, mut connection, _) = self.connection(link).await?;
                 *used = number;
                 script.invoke_async(&mut connection).await
@@ -179,19 +204,32 @@ impl Shared {
     }
 
     fn note_answer(&self) {
+        self.lateness.clear();
         if self.away.swap(false, Ordering::AcqRel) {
             self.metrics.set_available(true);
             log::info!("shared limits: Redis at {} answers again", self.settings);
         }
     }
 
-    fn note_fault(&self, fault: SharedFault, cause: &str) {
+    /// One request got no answer, which says nothing about others.
+    fn note_error(&self, fault: SharedFault, cause: &str) {
+        self.metrics.fault(fault);
+        let (now, tell_at) = (self.now(), self.tell_at.load(Ordering::Relaxed));
+        let next = now.saturating_add(TELL);
+        if now >= tell_at && self.tell_at.compare_exchange(tell_at, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        {
+            log::warn!("shared limits: Redis at {} did not answer one request: {cause}", self.settings);
+        }
+    }
+
+    /// Nobody gets an answer.
+    fn note_away(&self, fault: SharedFault, cause: &str) {
         self.metrics.fault(fault);
         self.retry_at.store(self.now().saturating_add(milliseconds(RETRY)), Ordering::Release);
         if !self.away.swap(true, Ordering::AcqRel) {
             self.metrics.set_available(false);
             let becomes = match self.settings.on_failure {
-                OnFailure::Allow => "served without being counted",
+                OnFailure::Allow => "counted by each gateway alone",
                 OnFailure::Refuse => "refused",
             };
             log::warn!(

@@ -395,7 +395,7 @@ labels! {
 labels! {
     /// What became of a request that could not be counted.
     pub enum Unanswered {
-        /// It was served.
+        /// The gateway counted it alone.
         Allowed = "allowed",
         /// It was refused.
         Refused = "refused",

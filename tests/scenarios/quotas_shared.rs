@@ -173,8 +173,8 @@ fn wait(mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Redis goes and comes back; while it is away, requests come out with `away`.
-fn stopped_and_started(on_failure: &str, away: u16, treatment: &str) {
+/// Redis goes and comes back; while it is away, requests of a gateway come out with `first` twice, and then with `then`.
+fn stopped_and_started(on_failure: &str, first: u16, then: u16, treatment: &str) {
     if missing() {
         return;
     }
@@ -189,12 +189,13 @@ fn stopped_and_started(on_failure: &str, away: u16, treatment: &str) {
     assert_eq!(replicas.ask(0, &client, true), 429);
 
     redis.stop();
-    for _ in 0..5 {
+    for round in 0..5 {
+        let expected = if round == 0 { first } else { then };
         for replica in [0, 1] {
             let [mut h1, mut h2] = replicas.gateways[replica].both_as(&client);
             for reply in [h1.get(MANIFEST), h2.get(MANIFEST)] {
-                assert_eq!(reply.status, away, "{reply:?}");
-                if away == 503 {
+                assert_eq!(reply.status, expected, "{reply:?}");
+                if expected == 503 {
                     reply.assert_refusal(503, "UNAVAILABLE");
                     assert_eq!(reply.header("retry-after"), Some("5"), "{reply:?}");
                 }
@@ -226,13 +227,13 @@ fn stopped_and_started(on_failure: &str, away: u16, treatment: &str) {
 }
 
 #[test]
-fn requests_are_served_while_redis_is_away_if_they_may() {
-    stopped_and_started("allow", 200, "allowed");
+fn each_gateway_counts_alone_while_redis_is_away() {
+    stopped_and_started("allow", 200, 429, "allowed");
 }
 
 #[test]
 fn requests_are_refused_while_redis_is_away_if_they_must() {
-    stopped_and_started("refuse", 503, "refused");
+    stopped_and_started("refuse", 503, 503, "refused");
 }
 
 #[test]
@@ -261,6 +262,48 @@ fn nobody_waits_for_a_redis_that_stands_still() {
         connection.get(MANIFEST);
         gateway.metric("portcullis_shared_limits_available", &[]) == Some(1.0)
     });
+}
+
+#[test]
+fn one_late_answer_takes_redis_away_for_nobody() {
+    if missing() {
+        return;
+    }
+    let redis = Redis::start();
+    let settings = json!({ "address": redis.address(), "timeout": "2s" });
+    let limits = "  - { name: few, subjects: [any], requests: { count: 1, window: 1h } }\n";
+    let replicas = Replicas::start(2, limits, &settings);
+    let gateway = &replicas.gateways[0];
+    let (late, other) = (replicas.client("late"), replicas.client("other"));
+    assert_eq!(replicas.ask(1, &other, false), 200);
+    redis.freeze();
+    assert_eq!(replicas.ask(0, &late, false), 200, "counted here instead");
+    gateway.wait_for_metric("portcullis_shared_limits_errors_total", &[("cause", "timeout")], |count| count == 1.0);
+    redis.go_on();
+    assert_eq!(gateway.metric("portcullis_shared_limits_available", &[]), Some(1.0));
+    assert_eq!(replicas.ask(0, &other, true), 429, "what the other gateway counted holds");
+}
+
+#[test]
+fn an_error_about_one_key_is_about_nobody_else() {
+    if missing() {
+        return;
+    }
+    let redis = Redis::start();
+    let limits = "  - { name: few, subjects: [any], requests: { count: 1, window: 1h } }\n";
+    let replicas = Replicas::start(2, limits, &at(&redis));
+    let (odd, other) = (replicas.client("odd"), replicas.client("other"));
+    assert_eq!(replicas.ask(1, &odd, false), 200);
+    let key = redis.cli(&["--scan"]).trim().to_owned();
+    redis.cli(&["del", &key]);
+    redis.cli(&["lpush", &key, "no number"]);
+    assert_eq!(replicas.ask(1, &other, false), 200);
+    let gateway = &replicas.gateways[0];
+    assert_eq!(replicas.ask(0, &odd, false), 200, "counted here instead");
+    assert_eq!(replicas.ask(0, &odd, true), 429, "and that counts");
+    gateway.wait_for_metric("portcullis_shared_limits_errors_total", &[("cause", "answer")], |count| count == 2.0);
+    assert_eq!(gateway.metric("portcullis_shared_limits_available", &[]), Some(1.0));
+    assert_eq!(replicas.ask(0, &other, true), 429, "what the other gateway counted holds");
 }
 
 #[test]

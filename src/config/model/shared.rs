@@ -51,7 +51,7 @@ pub struct Redis {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OnFailure {
-    /// They are served without being counted.
+    /// Each gateway counts them in its own memory.
     #[default]
     Allow,
     /// They are refused, with status 503.
