@@ -68,7 +68,7 @@ impl Gateway {
         let head = strict::read(session, exchange)?;
         decide::authorize(session.req_header(), exchange, head, &self.tags).await?;
         uploads::check(exchange)?;
-        quotas::check(exchange).await?;
+        quotas::check(session.req_header(), exchange).await?;
         audit::begin(exchange).await?;
         decide::enter_upstream(exchange).await
     }

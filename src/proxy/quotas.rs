@@ -1,8 +1,8 @@
 //! Holds a request to the limits of the policy, and tells the client what it has left.
 
-use http::HeaderName;
-use http::header::RETRY_AFTER;
-use pingora::http::ResponseHeader;
+use http::header::{CONTENT_LENGTH, RETRY_AFTER, TRANSFER_ENCODING};
+use http::{HeaderName, Version};
+use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::context::Exchange;
 use super::refusal::Refusal;
@@ -17,13 +17,13 @@ const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
 const UNAVAILABLE_RETRY: u64 = 5;
 
 /// Asks the limits that apply to the client. What the policy refused doesn't get here and counts nothing.
-pub(super) async fn check(exchange: &mut Exchange) -> Result<(), Refusal> {
+pub(super) async fn check(request: &RequestHeader, exchange: &mut Exchange) -> Result<(), Refusal> {
     if exchange.snapshot.policy.limits().is_empty() {
         return Ok(());
     }
     let snapshot = exchange.snapshot.clone();
     let policy = &snapshot.policy;
-    let Some(demand) = exchange.route.as_ref().map(demand) else {
+    let Some(demand) = exchange.route.as_ref().map(|route| demand(request, route)) else {
         return Err(Refusal::internal("limits were asked before the route was known"));
     };
     let standing = exchange.connection.standing(policy);
@@ -42,7 +42,7 @@ pub(super) async fn check(exchange: &mut Exchange) -> Result<(), Refusal> {
     }
 }
 
-fn demand(route: &Route) -> Demand {
+fn demand(request: &RequestHeader, route: &Route) -> Demand {
     let method = route.method().as_str();
     let manifest = match (route.kind(), method) {
         (RouteKind::Manifest, "GET") => Some(Pull::Take),
@@ -51,7 +51,21 @@ fn demand(route: &Route) -> Demand {
     };
     let upload =
         matches!((route.kind(), method), (RouteKind::UploadStart, "POST") | (RouteKind::Upload, "PATCH" | "PUT"));
-    Demand { manifest, upload }
+    Demand { manifest, upload, bytes: size(request) }
+}
+
+/// How many bytes the bodies have, if that can be known before the answer.
+fn size(request: &RequestHeader) -> Option<u64> {
+    let length = request.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    match request.method.as_str() {
+        "GET" => None,
+        "HEAD" | "DELETE" => Some(0),
+        // RFC 9112 §6.3: without either field a request has no body. HTTP/2 frames it by itself.
+        _ if request.version != Version::HTTP_2 && !request.headers.contains_key(TRANSFER_ENCODING) => {
+            length.or(Some(0))
+        }
+        _ => length,
+    }
 }
 
 /// Tells in an answer what the client has left. What the registry says of the gateway's own limits there is nobody

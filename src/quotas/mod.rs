@@ -7,8 +7,10 @@
 //! Counters outlive reloads as long as their limit keeps its name, whose it is, and its numbers. They live in the memory
 //! of this process, or in a Redis that replicas share; while that gives no answer, in the memory again.
 
+mod grant;
 mod ledger;
 mod memory;
+mod together;
 mod window;
 
 use std::fmt;
@@ -21,12 +23,10 @@ use crate::policy::{Counted, Limit, Policy, Quota, Standing};
 use crate::shared::{NoAnswer, Shared};
 use crate::tally::Tally;
 use crate::telemetry::{LimitKind, LimitMetrics, Metrics};
-use ledger::{Held, Mode, Question};
+pub use grant::Grant;
+use grant::{Meter, Place, Taken};
 use memory::Counts;
-use window::{Look, Window};
-
-/// Bytes that a transfer may have moved before they are charged.
-const LUMP: u64 = 1 << 20;
+use window::Window;
 
 /// For how long a client should wait that has too many uploads: until one has ended, which nobody knows.
 const UPLOAD_WAIT: Duration = Duration::from_secs(5);
@@ -106,6 +106,8 @@ pub struct Demand {
     pub manifest: Option<Pull>,
     /// Whether it writes a blob.
     pub upload: bool,
+    /// How many bytes its bodies have at least, if that is known.
+    pub bytes: Option<u64>,
 }
 
 /// How a manifest is asked for.
@@ -124,16 +126,6 @@ pub struct Left {
     pub quota: Quota,
     /// How many.
     pub remaining: u64,
-}
-
-/// What a request was granted. Places come back, and what was moved is charged, when it is dropped.
-#[derive(Default)]
-pub struct Grant {
-    places: Vec<Place>,
-    meters: Vec<(Rate, Key)>,
-    held: Option<Held>,
-    moved: u64,
-    left: Option<Left>,
 }
 
 /// Why a request is not granted.
@@ -192,12 +184,12 @@ impl Quotas {
         };
         let here = || admit_here(limits(), demand, Instant::now()).map_err(|refused| Denied::Refused(*refused));
         let Some(shared) = &self.shared else { return here() };
-        let wishes: Vec<Wish<'_>> = limits().flat_map(|(limiter, key)| limiter.wishes(&key, demand, shared)).collect();
+        let wishes: Vec<_> = limits().flat_map(|(limiter, key)| limiter.wishes(&key, demand, shared)).collect();
         if wishes.is_empty() {
             return Ok(Grant::default());
         }
         // Boxed: few requests wait here, and every request's future would be as large.
-        match Box::pin(admit_shared(shared, wishes)).await {
+        match Box::pin(together::admit(shared, wishes)).await {
             Ok(granted) => granted.map_err(|refused| Denied::Refused(*refused)),
             Err(NoAnswer) if shared.allows_unanswered() => here(),
             Err(NoAnswer) => Err(Denied::Unknown),
@@ -218,44 +210,6 @@ fn admit_here<'q>(
     }
     taken.keep();
     Ok(grant)
-}
-
-/// What a request wants of one counter in Redis.
-struct Wish<'q> {
-    limiter: &'q Limiter,
-    kind: LimitKind,
-    rate: Option<&'q Rate>,
-    question: Question,
-}
-
-/// Asks limits that replicas count together.
-async fn admit_shared(shared: &Arc<Shared>, wishes: Vec<Wish<'_>>) -> Result<Result<Grant, Box<Refused>>, NoAnswer> {
-    let token = format!("{:032x}", fastrand::u128(..));
-    let (wishes, questions): (Vec<_>, Vec<_>) =
-        wishes.into_iter().map(|wish| ((wish.limiter, wish.kind, wish.rate), wish.question)).unzip();
-    let answer = ledger::ask(shared, &questions, &token).await?;
-    let used = |at: usize| answer.used.get(at).copied().unwrap_or_default();
-    if let Some(at) = answer.full
-        && let Some((limiter, kind, rate)) = wishes.get(at)
-    {
-        let wait = rate.map_or(UPLOAD_WAIT, |rate| rate.window.look_at(used(at)).wait);
-        return Ok(Err(limiter.refused(*kind, *rate, wait)));
-    }
-    let mut grant = Grant::default();
-    let (mut meters, mut places) = (Vec::new(), Vec::new());
-    for (at, ((_, kind, rate), question)) in wishes.into_iter().zip(questions).enumerate() {
-        match (kind, rate, question.mode) {
-            (LimitKind::ManifestPulls, Some(rate), _) => {
-                let remaining = rate.window.look_at(used(at)).remaining;
-                grant.show(Left { quota: rate.quota, remaining });
-            }
-            (LimitKind::Bytes, Some(rate), _) => meters.push((question.key, rate.window)),
-            (_, _, Mode::Place(_)) => places.push(question.key),
-            _ => {}
-        }
-    }
-    grant.held = Some(Held::new(shared, meters, places, token));
-    Ok(Ok(grant))
 }
 
 impl Limiter {
@@ -301,11 +255,10 @@ impl Limiter {
             grant.show(Left { quota: rate.quota, remaining: look.remaining });
         }
         if let Some(rate) = &self.bytes {
-            let look = rate.counts.look(key, rate.window, now);
-            if look.remaining == 0 {
-                return Err(self.refused(LimitKind::Bytes, Some(rate), look.wait));
-            }
-            grant.meters.push((rate.clone(), key.clone()));
+            let lump = rate.lump(demand.bytes);
+            let used = rate.counts.reserve(key, rate.window, lump, now);
+            let used = used.map_err(|wait| self.refused(LimitKind::Bytes, Some(rate), wait))?;
+            grant.meter(Meter::new(rate, key.clone(), None, lump, used, now));
         }
         if let Some(places) = self.uploads.as_ref().filter(|_| demand.upload) {
             if !places.taken.enter(key.clone(), usize::try_from(places.most).unwrap_or(usize::MAX)) {
@@ -314,36 +267,6 @@ impl Limiter {
             grant.places.push(Place { taken: places.taken.clone(), key: key.clone() });
         }
         Ok(())
-    }
-
-    /// What the request wants of this limit, where replicas count together.
-    fn wishes(&self, key: &Key, demand: Demand, shared: &Shared) -> Vec<Wish<'_>> {
-        let mut wishes = Vec::new();
-        let wish = |kind: LimitKind, rate: Option<&'_ Rate>, mode| {
-            // Other numbers begin anew.
-            let numbers =
-                rate.map_or(String::new(), |rate| format!("{}/{}s:", rate.quota.amount, rate.quota.window.as_secs()));
-            let key = shared.key(format_args!("limit:{}:{}:{numbers}{key}", self.name, kind.as_str()));
-            (kind, Question { key, mode })
-        };
-        let mut add = |(kind, question), rate| wishes.push(Wish { limiter: self, kind, rate, question });
-        if let Some(rate) = &self.requests {
-            add(wish(LimitKind::Requests, Some(rate), Mode::Take(rate.window)), Some(rate));
-        }
-        if let (Some(rate), Some(pull)) = (&self.manifest_pulls, demand.manifest) {
-            let mode = match pull {
-                Pull::Look => Mode::Look(rate.window),
-                Pull::Take => Mode::Take(rate.window),
-            };
-            add(wish(LimitKind::ManifestPulls, Some(rate), mode), Some(rate));
-        }
-        if let Some(rate) = &self.bytes {
-            add(wish(LimitKind::Bytes, Some(rate), Mode::Room(rate.window)), Some(rate));
-        }
-        if let Some(places) = self.uploads.as_ref().filter(|_| demand.upload) {
-            add(wish(LimitKind::ConcurrentUploads, None, Mode::Place(places.most)), None);
-        }
-        wishes
     }
 
     fn refused(&self, kind: LimitKind, rate: Option<&Rate>, wait: Duration) -> Box<Refused> {
@@ -357,93 +280,6 @@ impl Limiter {
             wait,
             left: quota.filter(|_| kind == LimitKind::ManifestPulls).map(|quota| Left { quota, remaining: 0 }),
         })
-    }
-}
-
-/// What a request has taken so far; given back unless it is kept.
-#[derive(Default)]
-struct Taken(Vec<(Rate, Key)>);
-
-impl Taken {
-    fn take(&mut self, rate: &Rate, key: &Key, now: Instant) -> Result<Look, Duration> {
-        let look = rate.counts.take(key, rate.window, 1, now)?;
-        self.0.push((rate.clone(), key.clone()));
-        Ok(look)
-    }
-
-    fn keep(mut self) {
-        self.0.clear();
-    }
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        for (rate, key) in &self.0 {
-            rate.counts.give_back(key, rate.window, 1);
-        }
-    }
-}
-
-/// One upload's place.
-#[derive(Debug)]
-struct Place {
-    taken: Arc<Tally<Key>>,
-    key: Key,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.taken.leave(&self.key);
-    }
-}
-
-impl Grant {
-    /// What the client has left of manifests to pull, by the limit that leaves it least; none if no limit bounds them.
-    #[must_use]
-    pub fn left(&self) -> Option<Left> {
-        self.left
-    }
-
-    /// Bytes of a body have moved.
-    pub fn moved(&mut self, bytes: usize) {
-        if self.meters.is_empty() && !self.held.as_ref().is_some_and(Held::is_metered) {
-            return;
-        }
-        self.moved = self.moved.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
-        if self.moved >= LUMP {
-            self.charge();
-        }
-    }
-
-    fn show(&mut self, left: Left) {
-        if self.left.is_none_or(|least| left.remaining < least.remaining) {
-            self.left = Some(left);
-        }
-    }
-
-    fn charge(&mut self) {
-        let now = Instant::now();
-        for (rate, key) in &self.meters {
-            rate.counts.charge(key, rate.window, self.moved, now);
-        }
-        if let Some(held) = &self.held {
-            held.charge(self.moved);
-        }
-        self.moved = 0;
-    }
-}
-
-impl Drop for Grant {
-    fn drop(&mut self) {
-        if self.moved > 0 {
-            self.charge();
-        }
-    }
-}
-
-impl fmt::Debug for Grant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Grant").field("places", &self.places.len()).field("left", &self.left).finish_non_exhaustive()
     }
 }
 

@@ -5,10 +5,10 @@ use crate::config::policy::PolicyFile;
 use crate::identity::{Attribute, Description, PeerIdentity};
 use crate::policy;
 
-const REQUEST: Demand = Demand { manifest: None, upload: false };
-const PULL: Demand = Demand { manifest: Some(Pull::Take), upload: false };
-const HEAD: Demand = Demand { manifest: Some(Pull::Look), upload: false };
-const UPLOAD: Demand = Demand { manifest: None, upload: true };
+const REQUEST: Demand = Demand { manifest: None, upload: false, bytes: None };
+const PULL: Demand = Demand { manifest: Some(Pull::Take), upload: false, bytes: None };
+const HEAD: Demand = Demand { manifest: Some(Pull::Look), upload: false, bytes: None };
+const UPLOAD: Demand = Demand { manifest: None, upload: true, bytes: None };
 
 /// Limits in force, and the clients they are about.
 struct Limits {
@@ -162,6 +162,31 @@ fn bytes_are_charged_as_they_flow_and_the_next_request_waits() {
     small.moved(1000);
     drop(small);
     limits.ask(&other, REQUEST).expect("and some of it is left");
+}
+
+#[test]
+fn many_transfers_at_once_are_let_in_only_as_far_as_there_is_room() {
+    let limits = limits("- { name: volume, subjects: [any], bytes: { size: 16MiB, window: 1h } }");
+    let one = client(&[("CN", "one")]);
+    let transfers: Vec<Grant> = (0..100).filter_map(|_| limits.ask(&one, REQUEST).ok()).collect();
+    assert!((16..=17).contains(&transfers.len()), "a megabyte is set aside for each: {}", transfers.len());
+    drop(transfers);
+    let small = Demand { bytes: Some(1000), ..REQUEST };
+    let transfers: Vec<Grant> = (0..100).filter_map(|_| limits.ask(&one, small).ok()).collect();
+    assert_eq!(transfers.len(), 100, "what wasn't used came back, and no more is set aside than is needed");
+}
+
+#[test]
+fn what_came_back_by_itself_is_not_given_back_again() {
+    let limits = limits("- { name: volume, subjects: [any], bytes: { size: 8MiB, window: 1s } }");
+    let one = client(&[("CN", "one")]);
+    let idle: Vec<Grant> = (0..8).map(|_| limits.ask(&one, REQUEST).expect("room")).collect();
+    std::thread::sleep(Duration::from_millis(1100));
+    let mut transfer = limits.ask(&one, REQUEST).expect("room");
+    transfer.moved(1 << 30);
+    drop(idle);
+    let refused = limits.ask(&one, REQUEST).expect_err("no room");
+    assert!(refused.wait > Duration::from_secs(100), "{refused:?}");
 }
 
 #[test]

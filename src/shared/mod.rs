@@ -19,7 +19,7 @@ use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, FromRedisValue, IntoConnectionInfo, RedisConnectionInfo,
     ScriptInvocation,
 };
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
 use crate::config::{Endpoint, OnFailure, SharedRedis};
 use crate::telemetry::{Metrics, SharedFault, SharedMetrics, Unanswered};
@@ -27,6 +27,9 @@ use lateness::Lateness;
 
 /// How often a Redis that is away is tried.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// Most that is said to Redis at a time with nobody waiting for it.
+const ERRANDS: usize = 4096;
 
 /// How often the log tells of errors that don't take Redis away, in milliseconds.
 const TELL: u64 = 60_000;
@@ -57,6 +60,7 @@ pub(crate) struct Shared {
     lateness: Lateness,
     /// When the log may tell of an error again, in milliseconds since the start.
     tell_at: AtomicU64,
+    errands: Arc<Semaphore>,
     metrics: SharedMetrics,
 }
 
@@ -83,6 +87,7 @@ impl Shared {
             retry_at: AtomicU64::new(0),
             lateness: Lateness::default(),
             tell_at: AtomicU64::new(0),
+            errands: Arc::new(Semaphore::new(ERRANDS)),
             metrics,
         })
     }
@@ -95,6 +100,11 @@ impl Shared {
     /// A key of this gateway's.
     pub(crate) fn key(&self, parts: fmt::Arguments<'_>) -> String {
         format!("{}{parts}", self.settings.key_prefix)
+    }
+
+    /// Leave to say something to Redis that nobody waits for, until it is dropped; none if too much is being said.
+    pub(crate) fn errand(&self) -> Option<OwnedSemaphorePermit> {
+        self.errands.clone().try_acquire_owned().ok()
     }
 
     /// Whether a request goes on although Redis gave no answer about it; counts what becomes of it.

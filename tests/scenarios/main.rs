@@ -52,6 +52,7 @@ mod policy_replay;
 mod policy_tools;
 mod proxy_protocol;
 mod quotas;
+mod quotas_faults;
 mod quotas_shared;
 mod read_only;
 mod real_registry;

@@ -21,13 +21,13 @@ limits:
 ";
 
 /// Replicas: gateways with the same client CA, policy and Redis.
-struct Replicas {
-    upstream: Upstream,
-    gateways: Vec<Gateway>,
+pub(super) struct Replicas {
+    pub(super) upstream: Upstream,
+    pub(super) gateways: Vec<Gateway>,
 }
 
 impl Replicas {
-    fn start(count: usize, limits: &str, redis: &Value) -> Self {
+    pub(super) fn start(count: usize, limits: &str, redis: &Value) -> Self {
         let upstream = Upstream::start();
         let mut gateways: Vec<Gateway> = Vec::new();
         for _ in 0..count {
@@ -41,19 +41,19 @@ impl Replicas {
         Self { upstream, gateways }
     }
 
-    fn client(&self, name: &str) -> Identity {
+    pub(super) fn client(&self, name: &str) -> Identity {
         self.gateways[0].client(name)
     }
 
     /// What becomes of one request, by HTTP/1.1 and HTTP/2 in turn.
     #[track_caller]
-    fn ask(&self, replica: usize, identity: &Identity, http2: bool) -> u16 {
+    pub(super) fn ask(&self, replica: usize, identity: &Identity, http2: bool) -> u16 {
         let [mut h1, mut h2] = self.gateways[replica].both_as(identity);
         if http2 { h2.get(MANIFEST).status } else { h1.get(MANIFEST).status }
     }
 }
 
-fn missing() -> bool {
+pub(super) fn missing() -> bool {
     !skip::have(&["redis-server", "redis-cli"])
 }
 
@@ -165,7 +165,7 @@ fn uploads_and_bytes_are_counted_together() {
 }
 
 #[track_caller]
-fn wait(mut done: impl FnMut() -> bool) {
+pub(super) fn wait(mut done: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(20);
     while !done() {
         assert!(Instant::now() < end, "it does not become so");
