@@ -13,6 +13,12 @@ use crate::quotas::{Demand, Denied, Left, Pull};
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("ratelimit-remaining");
 
+/// What the names of such fields begin with.
+const PREFIX: &str = "ratelimit-";
+
+/// Whom Docker Hub counts: an address or an account.
+const SOURCE: HeaderName = HeaderName::from_static("docker-ratelimit-source");
+
 /// Seconds after which to try again what isn't available.
 const UNAVAILABLE_RETRY: u64 = 5;
 
@@ -68,13 +74,18 @@ fn size(request: &RequestHeader) -> Option<u64> {
     }
 }
 
-/// Tells in an answer what the client has left. What the registry says of the gateway's own limits there is nobody
-/// else's, and would contradict it.
+/// Tells in an answer what the client has left. What the registry says of limits is left out where it isn't about the
+/// client: where the gateway has limits of its own, or asks with an account of its own.
 pub(super) fn show(response: &mut ResponseHeader, exchange: &Exchange) -> pingora::Result<()> {
-    match exchange.grant.left() {
-        Some(left) => write(response, left),
-        None => Ok(()),
+    let account = exchange.upstream.as_ref().is_some_and(|upstream| upstream.credentials().is_some());
+    if account || !exchange.snapshot.policy.limits().is_empty() {
+        let about_limits = |name: &&HeaderName| name.as_str().starts_with(PREFIX) || **name == SOURCE;
+        let names: Vec<HeaderName> = response.headers.keys().filter(about_limits).cloned().collect();
+        for name in &names {
+            response.remove_header(name);
+        }
     }
+    exchange.grant.left().map_or(Ok(()), |left| write(response, left))
 }
 
 fn write(response: &mut ResponseHeader, left: Left) -> pingora::Result<()> {
