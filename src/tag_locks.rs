@@ -3,13 +3,12 @@
 //! A registry has no "push unless it exists". Without a lock, two clients who may create a tag and not overwrite it would
 //! both be told that it is free, and the second would overwrite what the first has pushed.
 //!
-//! The locks hold for one process, over all its serving threads. Replicas that share a registry would need a lock between
-//! them as well. It belongs in [`TagLocks::take`], behind the ones here: when the places are taken, only one request of
-//! this process is left to ask for each tag, in the order in which every replica asks. What it is given goes into [`Held`],
-//! and back when that is dropped; [`Held::linger`] keeps it like the rest. Where it can't be asked, the answer is a
-//! [`LockFault`], never a lock.
+//! The locks hold for one process, over all its serving threads, and behind them for all replicas that share a Redis: when
+//! a place is taken, only one request of this process is left to ask Redis for each tag, in the order in which every replica
+//! asks. Where Redis can't be asked, the answer is a [`LockFault`], never a lock.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex as Place, OwnedMutexGuard};
 
 use crate::oci::{RepoName, Tag};
+use crate::shared::{Lease, Shared};
 
 /// The tags that are being pushed.
 #[derive(Debug, Default)]
@@ -37,6 +37,15 @@ struct Key {
 pub(crate) enum LockFault {
     /// Somebody else holds it and didn't let go in time.
     Busy,
+    /// Nobody can say whether somebody else holds it.
+    Unknown,
+}
+
+/// As keys of Redis have it. No part has a space in it.
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}:{}", self.upstream, self.repository, self.tag)
+    }
 }
 
 impl TagLocks {
@@ -49,6 +58,7 @@ impl TagLocks {
         self: &Arc<Self>,
         (upstream, repository): (&str, &RepoName),
         tags: &[Tag],
+        shared: Option<&Arc<Shared>>,
         patience: Duration,
     ) -> Result<Held, LockFault> {
         let key = |tag: &Tag| Key {
@@ -61,13 +71,17 @@ impl TagLocks {
         keys.sort_unstable();
         keys.dedup();
         let all = async {
-            let mut held = Vec::with_capacity(keys.len());
+            let mut held = Held { leases: Vec::new(), turns: Vec::with_capacity(keys.len()) };
             for key in keys {
-                held.push(Turn::wait(self.clone(), key).await);
+                let name = shared.map(|shared| shared.key(format_args!("push:{key}")));
+                held.turns.push(Turn::wait(self.clone(), key).await);
+                if let (Some(shared), Some(name)) = (shared, name) {
+                    held.leases.push(Lease::wait(shared, name).await.map_err(|_| LockFault::Unknown)?);
+                }
             }
-            Held { _turns: held }
+            Ok(held)
         };
-        tokio::time::timeout(patience, all).await.map_err(|_| LockFault::Busy)
+        tokio::time::timeout(patience, all).await.map_err(|_| LockFault::Busy)?
     }
 
     fn place(&self, key: &Key) -> Arc<Place<()>> {
@@ -87,7 +101,9 @@ impl TagLocks {
 /// Tags that nobody else pushes as long as this exists.
 #[derive(Debug)]
 pub(crate) struct Held {
-    _turns: Vec<Turn>,
+    /// Given back first: whoever gets a turn next asks for them.
+    leases: Vec<Lease>,
+    turns: Vec<Turn>,
 }
 
 impl Held {
@@ -150,7 +166,7 @@ mod tests {
     }
 
     async fn take(locks: &Arc<TagLocks>, tags: &[&str]) -> Held {
-        locks.take(("registry", &repository("a")), &names(tags), LONG).await.expect("free at last")
+        locks.take(("registry", &repository("a")), &names(tags), None, LONG).await.expect("free at last")
     }
 
     fn places(locks: &TagLocks) -> usize {
@@ -168,7 +184,7 @@ mod tests {
         let first = take(&locks, &["v1", "v2"]).await;
         let (repository, other) = (repository("a"), repository("b"));
         let tags = names(&["v2"]);
-        let second = locks.take(("registry", &repository), &tags, LONG);
+        let second = locks.take(("registry", &repository), &tags, None, LONG);
         let mut second = pin!(second);
         assert!(waits(second.as_mut()));
         for (upstream, repository, tags) in [
@@ -176,7 +192,10 @@ mod tests {
             ("registry", &other, names(&["v2"])),
             ("two", &repository, tags.clone()),
         ] {
-            assert!(locks.take((upstream, repository), &tags, LONG).await.is_ok(), "{upstream} {repository} {tags:?}");
+            assert!(
+                locks.take((upstream, repository), &tags, None, LONG).await.is_ok(),
+                "{upstream} {repository} {tags:?}"
+            );
         }
         drop(first);
         drop(second.await.expect("free"));
@@ -187,12 +206,13 @@ mod tests {
     async fn waiting_ends_and_leaves_nothing_behind() {
         let locks = Arc::new(TagLocks::default());
         let held = take(&locks, &["v1"]).await;
-        let busy = locks.take(("registry", &repository("a")), &names(&["v0", "v1"]), Duration::from_millis(10)).await;
+        let busy =
+            locks.take(("registry", &repository("a")), &names(&["v0", "v1"]), None, Duration::from_millis(10)).await;
         assert_eq!(busy.err(), Some(LockFault::Busy));
         assert_eq!(places(&locks), 1, "v0 was given back");
         let (repository, tags) = (repository("a"), names(&["v1"]));
         {
-            let mut given_up = Box::pin(locks.take(("registry", &repository), &tags, LONG));
+            let mut given_up = Box::pin(locks.take(("registry", &repository), &tags, None, LONG));
             assert!(waits(given_up.as_mut()));
         }
         drop(held);

@@ -123,6 +123,12 @@ impl Refusal {
         Self::new(ErrorCode::Unavailable, Outcome::TagBusy, "another push of this tag is under way; try again")
     }
 
+    /// Redis doesn't say whether another replica pushes the tag.
+    pub(super) fn tag_lock_unknown() -> Self {
+        let message = "whether another push of this tag is under way can't be found out; try again";
+        Self::new(ErrorCode::Unavailable, Outcome::TagBusy, message)
+    }
+
     /// The registry doesn't say whether a tag exists, and whether it may be pushed depends on that.
     pub(super) fn tag_unknown() -> Self {
         let message =

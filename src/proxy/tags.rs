@@ -10,7 +10,7 @@ use super::headers::{self, Own};
 use super::refusal::Refusal;
 use super::respond;
 use crate::oci::{self, Route, Tag};
-use crate::tag_locks::TagLocks;
+use crate::tag_locks::{LockFault, TagLocks};
 use crate::upstream::client::{self, Answer, Wanted};
 
 /// How long other pushes of the same tag are waited for, and the registry's answers whether tags exist. containerd gives
@@ -41,8 +41,13 @@ fn patience(exchange: &Exchange) -> Duration {
 pub(super) async fn hold(exchange: &mut Exchange, locks: &Arc<TagLocks>) -> Result<(), Refusal> {
     let (Some(route), Some(upstream)) = (&exchange.route, &exchange.upstream) else { return Ok(()) };
     let Some(repository) = route.repository() else { return Ok(()) };
-    let held = locks.take((upstream.name(), repository), route.pushed_tags(), patience(exchange)).await;
-    exchange.hold_tags(held.map_err(|_| Refusal::tag_busy())?);
+    let shared = exchange.snapshot.quotas.shared();
+    let held = locks.take((upstream.name(), repository), route.pushed_tags(), shared, patience(exchange)).await;
+    let held = held.map_err(|fault| match fault {
+        LockFault::Busy => Refusal::tag_busy(),
+        LockFault::Unknown => Refusal::tag_lock_unknown(),
+    })?;
+    exchange.hold_tags(held);
     Ok(())
 }
 

@@ -166,6 +166,11 @@ impl Quotas {
         Self { limiters, shared }
     }
 
+    /// Where replicas count together, if they do.
+    pub(crate) fn shared(&self) -> Option<&Arc<Shared>> {
+        self.shared.as_ref()
+    }
+
     /// Asks for a request of this client, whose standing is the policy's that the limits are of.
     ///
     /// # Errors

@@ -8,6 +8,7 @@
 //! an error about one key, concerns the request that asked and no other.
 
 mod lateness;
+mod lease;
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use crate::config::{Endpoint, OnFailure, SharedRedis};
 use crate::telemetry::{Metrics, SharedFault, SharedMetrics, Unanswered};
 use lateness::Lateness;
+pub(crate) use lease::Lease;
 
 /// How often a Redis that is away is tried.
 const RETRY: Duration = Duration::from_millis(500);

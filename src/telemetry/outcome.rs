@@ -15,7 +15,7 @@ labels! {
         Denied = "denied",
         /// It would have written, and the configuration lets nothing be written at the moment.
         ReadOnly = "read_only",
-        /// Another push of the same tag didn't end in time.
+        /// Another push of the same tag didn't end in time, or Redis doesn't say whether there is one.
         TagBusy = "tag_busy",
         /// The request has no single reading: framing, path, query or headers.
         Malformed = "malformed",

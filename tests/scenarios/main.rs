@@ -73,6 +73,7 @@ mod service;
 mod shadow;
 mod streaming;
 mod tag_races;
+mod tag_races_shared;
 mod tags;
 mod telemetry;
 mod tls_faults;

@@ -14,7 +14,7 @@ use crate::support::upstream::{Answer, Upstream};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
-const POLICY: &str = "
+pub(super) const POLICY: &str = "
 rules:
   - { name: all, subjects: [any], repositories: ['**'], actions: [pull, push, overwrite], effect: allow }
 immutable_tags:
@@ -23,10 +23,10 @@ immutable_tags:
 
 /// A registry's tags, with what was pushed to each.
 #[derive(Clone, Default)]
-struct Tags(Arc<Mutex<HashMap<String, Vec<Vec<u8>>>>>);
+pub(super) struct Tags(Arc<Mutex<HashMap<String, Vec<Vec<u8>>>>>);
 
 impl Tags {
-    fn serve(upstream: &Upstream, pause: Duration) -> Self {
+    pub(super) fn serve(upstream: &Upstream, pause: Duration) -> Self {
         let tags = Self::default();
         let inside = tags.clone();
         upstream.answer(move |request| {
@@ -41,13 +41,13 @@ impl Tags {
         tags
     }
 
-    fn pushed(&self, target: &str) -> Vec<Vec<u8>> {
+    pub(super) fn pushed(&self, target: &str) -> Vec<Vec<u8>> {
         self.0.lock().expect("no panic").get(target).cloned().unwrap_or_default()
     }
 }
 
 /// A manifest like no other, which refers to nothing.
-fn manifest(number: usize) -> Vec<u8> {
+pub(super) fn manifest(number: usize) -> Vec<u8> {
     let index =
         json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [], "annotations": { "n": number.to_string() } });
     index.to_string().into_bytes()

@@ -75,7 +75,7 @@ pub struct Config {
     #[serde(default)]
     pub limits: Limits,
 
-    /// Where replicas count together what the policy's limits bound.
+    /// Where replicas count together what the policy's limits bound, and hold the locks of tags that are being pushed.
     #[serde(default)]
     pub shared_limits: SharedLimits,
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::units::HumanDuration;
 
-/// Where replicas count together.
+/// Where replicas count together, and hold the locks of tags that are being pushed.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct SharedLimits {
