@@ -38,7 +38,7 @@ pub enum ClientName {
     Spiffe,
     /// The common name, as CN=ci-7.
     SubjectCn,
-    /// A URI that is no SPIFFE ID, as URI:https://ci.example.com/7.
+    /// A URI that is no SPIFFE ID, as URI:urn:ci:7.
     Uri,
     /// A DNS name, as DNS:ci-7.example.com.
     Dns,
