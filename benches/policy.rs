@@ -1,8 +1,13 @@
 //! What a decision costs: few rules and many, with what was worked out about the client before, as requests have it.
 
-#![expect(clippy::expect_used, reason = "a benchmark that can't be set up has nothing to measure")]
+#![expect(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a benchmark that can't be set up has nothing to measure, and what it measured it prints"
+)]
 
 use std::hint::black_box;
+use std::time::Instant;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use portcullis::config::policy::PolicyFile;
@@ -100,5 +105,41 @@ fn decide(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, decide);
+/// The percentiles of a mixed load: the requests of many teams in no order, each decision timed by itself. What it prints is
+/// without the time that looking at the clock takes.
+fn mixed(_: &mut Criterion) {
+    const ROUNDS: usize = 200_000;
+    for (rules, groups) in [(50, 10), (10_000, 1_000)] {
+        let policy = policy(rules, groups);
+        let teams: Vec<_> = (0..groups).map(|team| (client(team), routes(team))).collect();
+        let standings: Vec<_> = teams.iter().map(|(identity, _)| policy.standing(identity)).collect();
+        let mut times = Vec::with_capacity(ROUNDS);
+        let mut clock = Vec::with_capacity(ROUNDS);
+        for round in 0..ROUNDS {
+            // Steps that visit every team and route, far from the one before.
+            let team = round * 7919 % groups;
+            let (Some((identity, routes)), Some(standing)) = (teams.get(team), standings.get(team)) else { continue };
+            let Some(route) = routes.get(round * 31 % routes.len()) else { continue };
+            let accesses = route.accesses();
+            let facts = Facts {
+                accesses: accesses.as_ref(),
+                standing: Some(standing),
+                ..suite::facts(identity, suite::NO_ADDRESS, 1_790_000_000)
+            };
+            let begun = Instant::now();
+            clock.push(begun.elapsed());
+            let begun = Instant::now();
+            let decision = black_box(policy.decide(black_box(&facts)));
+            times.push(begun.elapsed());
+            drop(decision);
+        }
+        times.sort_unstable();
+        clock.sort_unstable();
+        let idle = clock.get(ROUNDS / 2).copied().unwrap_or_default();
+        let at = |share: usize| times.get(times.len() * share / 100).copied().unwrap_or_default().saturating_sub(idle);
+        println!("mixed/{rules} rules: median {:?}, 99th percentile {:?}", at(50), at(99));
+    }
+}
+
+criterion_group!(benches, decide, mixed);
 criterion_main!(benches);
