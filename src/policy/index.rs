@@ -1,6 +1,7 @@
 //! Which rules a request can concern: found by what their patterns begin with.
 
 use std::collections::HashMap;
+use std::hash::BuildHasher;
 
 use rustc_hash::FxBuildHasher;
 
@@ -16,8 +17,9 @@ const LONG: usize = 8;
 /// Positions of rules, by the whole segments that all names matching them begin with.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    /// The keys are the policy's; nobody who asks can make them collide.
-    by_prefix: HashMap<Box<str>, usize, FxBuildHasher>,
+    /// Positions of lists, by the hash of their prefix. The prefixes are the policy's; nobody who asks can make them
+    /// collide.
+    by_prefix: HashMap<u64, Vec<usize>, FxBuildHasher>,
     lists: Vec<List>,
     /// Bit `n` is set if a prefix has `n` segments. The last bit stands for all that are longer.
     depths: u64,
@@ -27,6 +29,7 @@ pub(super) struct Index {
 /// The rules of one prefix.
 #[derive(Debug, Default)]
 pub(super) struct List {
+    prefix: Box<str>,
     pub(super) allowing: Positions,
     pub(super) denying: Positions,
 }
@@ -61,14 +64,25 @@ impl Index {
     }
 
     fn add(&mut self, prefix: &str, position: u32, effect: Effect) {
-        let place = self.by_prefix.entry(prefix.into()).or_insert(self.lists.len());
-        if *place == self.lists.len() {
-            self.lists.push(List::default());
-        }
+        let place = self.place_of(prefix).unwrap_or_else(|| {
+            self.lists.push(List { prefix: prefix.into(), ..List::default() });
+            let place = self.lists.len() - 1;
+            self.by_prefix.entry(FxBuildHasher.hash_one(prefix)).or_default().push(place);
+            place
+        });
         self.depths |= bit(segments(prefix));
-        if let Some(list) = self.lists.get_mut(*place) {
+        if let Some(list) = self.lists.get_mut(place) {
             list.add(position, effect);
         }
+    }
+
+    fn place_of(&self, prefix: &str) -> Option<usize> {
+        let places = self.by_prefix.get(&FxBuildHasher.hash_one(prefix))?;
+        places.iter().copied().find(|place| {
+            self.lists
+                .get(*place)
+                .is_some_and(|list| list.prefix.len() == prefix.len() && begins_with(prefix, &list.prefix))
+        })
     }
 
     /// The rules that are about the catalog.
@@ -82,8 +96,8 @@ impl Index {
         let prefixes = std::iter::once(0).chain(ends).chain([name.len()]).enumerate();
         prefixes
             .filter(|(depth, _)| self.depths & bit(*depth) != 0)
-            .filter_map(|(_, end)| self.by_prefix.get(name.get(..end)?))
-            .filter_map(|place| self.lists.get(*place))
+            .filter_map(|(_, end)| self.place_of(name.get(..end)?))
+            .filter_map(|place| self.lists.get(place))
     }
 
     /// The long ones among the lists of an effect, in the order of their positions.
@@ -113,6 +127,12 @@ impl List {
             Effect::Deny => &mut self.denying,
         }
     }
+}
+
+/// `starts_with`, for short prefixes: the C library's comparison takes longer to be called than these take to be compared.
+#[inline]
+pub(super) fn begins_with(text: &str, prefix: &str) -> bool {
+    text.len() >= prefix.len() && prefix.bytes().zip(text.bytes()).all(|(expected, found)| expected == found)
 }
 
 fn segments(prefix: &str) -> usize {

@@ -8,6 +8,7 @@ use crate::oci::{RepoName, is_path_component};
 
 use super::capture::Unique;
 use super::glob::{Components, Segment, Wildcard, match_segments};
+use super::index::begins_with;
 use super::names::has_one_reading;
 use super::rule::Group;
 use super::selector::{ATTRIBUTES, only};
@@ -81,7 +82,10 @@ impl RepositoryPattern {
         value: impl Fn(usize) -> Option<&'v str>,
     ) -> bool {
         // Most rules of a policy differ here already.
-        let Some(below) = repository.as_str().strip_prefix(&*self.prefix) else { return false };
+        if !begins_with(repository.as_str(), &self.prefix) {
+            return false;
+        }
+        let Some(below) = repository.as_str().get(self.prefix.len()..) else { return false };
         let below = match below.strip_prefix('/') {
             _ if self.prefix.is_empty() => Some(below),
             Some(below) => Some(below),
