@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::identity::ClientId;
+
 /// Over what refusals are summed up.
 const PERIOD: Duration = Duration::from_secs(60);
 
@@ -15,7 +17,9 @@ const MOST: usize = 65_536;
 pub(super) struct Repetitions {
     /// Records that a client gets in a period; 0 is as many as it likes.
     each: u32,
-    counts: HashMap<Arc<str>, u64>,
+    /// By client rather than by name: two authorities may vouch for one name, and neither client can have the other's
+    /// refusals left out. The name is what the log tells.
+    counts: HashMap<ClientId, (Arc<str>, u64)>,
     since: Option<Instant>,
 }
 
@@ -25,12 +29,12 @@ impl Repetitions {
     }
 
     /// Whether another refusal of this client is only counted.
-    pub(super) fn is_one(&mut self, identity: &Arc<str>, now: Instant) -> bool {
-        if self.each == 0 || (self.counts.len() >= MOST && !self.counts.contains_key(identity)) {
+    pub(super) fn is_one(&mut self, client: ClientId, name: &Arc<str>, now: Instant) -> bool {
+        if self.each == 0 || (self.counts.len() >= MOST && !self.counts.contains_key(&client)) {
             return false;
         }
         self.since.get_or_insert(now);
-        let count = self.counts.entry(Arc::clone(identity)).or_default();
+        let (_, count) = self.counts.entry(client).or_insert_with(|| (Arc::clone(name), 0));
         *count += 1;
         *count > u64::from(self.each)
     }
@@ -43,27 +47,40 @@ impl Repetitions {
         }
         self.since = None;
         let each = u64::from(self.each);
-        self.counts.drain().filter(|(_, count)| *count > each).map(|(name, count)| (name, count - each)).collect()
+        let clients = self.counts.drain().map(|(_, client)| client);
+        clients.filter(|(_, count)| *count > each).map(|(name, count)| (name, count - each)).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::testing::{TestCertificate, rsa_spki};
+    use crate::identity::{LeafRules, PeerIdentity};
+
+    /// The client of one of several authorities that are called the same.
+    fn client(authority: u8) -> ClientId {
+        let leaf = TestCertificate::client();
+        let authority = TestCertificate { spki: rsa_spki(2048, authority), ..TestCertificate::authority() };
+        let path = [leaf.der(), authority.der()];
+        let identity = PeerIdentity::from_path(&path.each_ref().map(Vec::as_slice), &LeafRules::default());
+        identity.expect("a client").client_id()
+    }
 
     #[test]
     fn a_client_gets_its_records_and_then_a_number() {
         let now = Instant::now();
         let mut repetitions = Repetitions::new(2);
-        let [loud, quiet]: [Arc<str>; 2] = ["loud".into(), "quiet".into()];
-        let counted: Vec<bool> = (0..5).map(|_| repetitions.is_one(&loud, now)).collect();
+        let name: Arc<str> = "CN=ci-7".into();
+        let [loud, quiet] = [1, 2].map(client);
+        let counted: Vec<bool> = (0..5).map(|_| repetitions.is_one(loud, &name, now)).collect();
         assert_eq!(counted, [false, false, true, true, true]);
-        assert!(!repetitions.is_one(&quiet, now), "another's refusals don't count against it");
+        assert!(!repetitions.is_one(quiet, &name, now), "another's refusals don't count against it, whatever its name");
         assert!(repetitions.due(now + PERIOD / 2, false).is_empty());
-        assert_eq!(repetitions.due(now + PERIOD, false), [(loud.clone(), 3)]);
-        assert!(!repetitions.is_one(&loud, now + PERIOD), "another minute");
+        assert_eq!(repetitions.due(now + PERIOD, false), [(name.clone(), 3)]);
+        assert!(!repetitions.is_one(loud, &name, now + PERIOD), "another minute");
         assert!(repetitions.due(now + PERIOD, true).is_empty(), "nothing was left out");
         let mut all = Repetitions::new(0);
-        assert!((0..1000).all(|_| !all.is_one(&loud, now)));
+        assert!((0..1000).all(|_| !all.is_one(loud, &name, now)));
     }
 }

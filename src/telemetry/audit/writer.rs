@@ -10,7 +10,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::line::{Event, Links, Missed, Nothing, Repeated, Started};
 use super::repetitions::Repetitions;
-use super::{Entry, Opened, Room, Settings, Shared};
+use super::{AccessRecord, Entry, Opened, Room, Settings, Shared};
+use crate::telemetry::record::ConnectionRecord;
 
 /// How long the writer waits before it tries again to write.
 const RETRY: Duration = Duration::from_millis(200);
@@ -88,8 +89,7 @@ impl Writer {
             Entry::Request { event, record, written, room } => {
                 self.rooms.extend(room);
                 self.shared.counters.recorded(event);
-                if event == Event::Refused && self.repetitions.is_one(&record.connection.identity.label, Instant::now())
-                {
+                if event == Event::Refused && self.is_repetition(&record) {
                     return;
                 }
                 let appended = self.links.append(&mut self.lines, event, SystemTime::now(), &*record);
@@ -146,6 +146,11 @@ impl Writer {
                 let _ = done.try_send(());
             }
         }
+    }
+
+    fn is_repetition(&mut self, record: &AccessRecord) -> bool {
+        let ConnectionRecord { peer, identity, .. } = &*record.connection;
+        self.repetitions.is_one(peer.client_id(), &identity.label, Instant::now())
     }
 
     /// Appends how many refusals of each client were left out, when a minute is over or the process leaves.
