@@ -28,7 +28,11 @@ impl Action {
     /// Whether it changes what the registry holds.
     #[must_use]
     pub fn is_write(self) -> bool {
-        matches!(self, Self::Push | Self::Delete)
+        // No wildcard: whoever adds an action says here whether it is recorded and held back.
+        match self {
+            Self::Push | Self::Overwrite | Self::Delete => true,
+            Self::Pull | Self::MountFrom | Self::Catalog => false,
+        }
     }
 
     /// The word that policies, logs and refusals use.

@@ -2,6 +2,7 @@
 
 use super::context::Exchange;
 use super::refusal::Refusal;
+use crate::oci::{Action, Route};
 use crate::telemetry::Outcome;
 
 /// The status of a refused answer of the registry.
@@ -9,12 +10,11 @@ const ANSWER_REFUSED: u16 = 502;
 
 /// Has a request that changes something recorded before it goes on.
 pub(super) async fn begin(exchange: &mut Exchange) -> Result<(), Refusal> {
-    let log = exchange.audit_log().clone();
-    let writes = exchange.route.as_ref().is_some_and(|route| route.accesses().iter().any(|a| a.action.is_write()));
+    let writes = exchange.route.as_ref().and_then(Route::action).is_some_and(Action::is_write);
     if writes {
-        let begun = log.begin(exchange.record()).await;
+        let begun = exchange.audit_log().begin(exchange.record()).await;
         exchange.audit = begun.map_err(|_| Refusal::unaudited())?;
-    } else if log.refuses_all() {
+    } else if exchange.audit_log().refuses_all() {
         return Err(Refusal::unaudited());
     }
     Ok(())
@@ -23,9 +23,7 @@ pub(super) async fn begin(exchange: &mut Exchange) -> Result<(), Refusal> {
 /// Records a refusal, unless the record of a request that was begun will tell it.
 pub(super) async fn refused(exchange: &Exchange, status: u16, outcome: Outcome) {
     if exchange.audit.is_none() && outcome.is_refusal() {
-        let mut record = exchange.record().clone();
-        (record.status, record.outcome) = (Some(status), outcome);
-        exchange.audit_log().refused(record).await;
+        exchange.audit_log().refused(exchange.record(), status, outcome).await;
     }
 }
 

@@ -91,7 +91,7 @@ async fn decide_over_tags(
 
 /// Refuses what would write while the operator lets nothing be written.
 fn check_writable(exchange: &mut Exchange, route: &Route) -> Result<(), Refusal> {
-    let writes = !matches!(route.action(), None | Some(Action::Pull | Action::Catalog));
+    let writes = route.action().is_some_and(Action::is_write);
     let Some(message) = exchange.snapshot.settings.read_only.clone().filter(|_| writes) else { return Ok(()) };
     exchange.deny(Some(READ_ONLY_RULE.into()));
     Err(Refusal::read_only(&message, &exchange.decision_id.to_string()))

@@ -186,12 +186,14 @@ impl AuditLog {
         }
     }
 
-    /// Records a refusal. Waits while there is no room, and not for long: a refusal has to be answered.
-    pub async fn refused(&self, record: AccessRecord) {
+    /// Records that a request is refused with this status. Waits while there is no room, and not for long: a refusal has to
+    /// be answered.
+    pub async fn refused(&self, record: &AccessRecord, status: u16, outcome: Outcome) {
         let Some(handle) = &self.0 else { return };
         let patience = if handle.shared.is_failing() { Duration::ZERO } else { PATIENCE };
         match tokio::time::timeout(patience, handle.refusals.clone().acquire_owned()).await {
             Ok(Ok(room)) => {
+                let record = AccessRecord { status: Some(status), outcome, ..record.clone() };
                 let (event, record) = (Event::Refused, Box::new(record));
                 // The writer outlives every handle.
                 let _ = handle.queue.send(Entry::Request { event, record, written: None, room: Some(room) });

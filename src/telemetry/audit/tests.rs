@@ -85,7 +85,7 @@ fn a_write_stands_in_the_log_before_it_goes_on() {
     let text = fs::read_to_string(place.file()).expect("the log is there");
     assert!(text.ends_with('\n') && text.contains(r#""event":"begun""#), "{text}");
     slot.fill(samples::record());
-    wait(log.refused(samples::record()));
+    wait(log.refused(&samples::record(), 403, Outcome::Denied));
     log.admin(AdminAction::Reload, "SIGHUP", Ok("generation 2\n"));
     log.admin(AdminAction::Upgrade, "order", Err("no"));
     let records = end(log, &place.file());
@@ -106,7 +106,7 @@ fn without_room_writes_are_refused_and_nothing_is_forgotten() {
     assert_eq!(wait(log.begin(&samples::record())).expect_err("there is no room"), Unwritable);
     assert!(!log.refuses_all());
     // Two records find room in memory, the others are counted.
-    (0..5).for_each(|_| wait(log.refused(samples::record())));
+    (0..5).for_each(|_| wait(log.refused(&samples::record(), 403, Outcome::Denied)));
     place.with_room(&log);
     let records = end(log, &place.file());
     let missed: u64 = records.iter().filter(|r| r["event"] == "missed").filter_map(|r| r["count"].as_u64()).sum();
@@ -157,7 +157,7 @@ fn the_chain_goes_on_in_the_next_file() {
 fn a_client_that_is_refused_all_the_time_does_not_fill_the_disk() {
     let place = Place::new();
     let log = place.log(OnAuditFailure::RefuseWrites);
-    (0..500).for_each(|_| wait(log.refused(samples::record())));
+    (0..500).for_each(|_| wait(log.refused(&samples::record(), 403, Outcome::Denied)));
     let records = end(log, &place.file());
     assert_eq!(events(&records), ["started", "refused", "refused", "refused", "repeated", "stopped"]);
     assert_eq!((&records[4]["identity"], &records[4]["count"]), (&"CN=ci-7".into(), &497.into()));
@@ -168,7 +168,7 @@ fn who_is_refused_takes_no_room_from_who_pushes() {
     let place = Place::new().on_a_full_disk();
     let log = place.log(OnAuditFailure::RefuseWrites);
     wait(log.begin(&samples::record())).expect_err("there is no room");
-    (0..5).for_each(|_| wait(log.refused(samples::record())));
+    (0..5).for_each(|_| wait(log.refused(&samples::record(), 403, Outcome::Denied)));
     let Some(handle) = &log.0 else { panic!("there is a log") };
     assert_eq!(handle.refusals.available_permits(), 0, "the refusals wait");
     assert!(handle.writes.available_permits() > 0, "and there is room for pushes");
