@@ -39,7 +39,9 @@
 //! accesses it implies. `policy` decides over identity and accesses; only its permit opens the way to an `upstream`.
 //! `quotas` holds it to the policy's limits, here or in a Redis that replicas share (`shared`). The request that goes
 //! there is built anew from the route; sessions of uploads belong to their client (`uploads`), and a tag whose push
-//! depends on whether it exists belongs to one request at a time (`tag_locks`). How it ended is recorded once, in `telemetry`, as metrics and as a line of the access log.
+//! depends on whether it exists belongs to one request at a time (`tag_locks`). What changes the registry stands in the
+//! audit log before it goes there. How a request ended is recorded once, in `telemetry`, as metrics and as a line of the
+//! access log.
 //!
 //! Beside that runs the control plane in `server`: `config` reads and resolves files, `snapshot` builds the next
 //! generation whole and publishes it, and connections that it wouldn't let in are ended. `admin` answers probes,
