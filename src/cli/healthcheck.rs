@@ -1,19 +1,17 @@
 //! `portcullis healthcheck`
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use super::exit;
+use super::own::exchange;
 use crate::config;
 
 /// Where a configuration that says nothing else has its health listener.
 const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
-
-/// The longest answer read: a line.
-const LONGEST: u64 = 4 * 1024;
 
 /// What `portcullis healthcheck` takes from the command line.
 #[derive(Debug, Clone, clap::Args)]
@@ -107,17 +105,10 @@ fn host_and_port(text: &str) -> Result<String, &'static str> {
 
 /// The status and the text of the answer.
 fn ask(address: &str, path: &str, patience: Duration) -> io::Result<(u16, String)> {
-    let mut stream = connect(address, patience)?;
+    let stream = connect(address, patience)?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.take(LONGEST).read_to_string(&mut answer)?;
-    let parts = answer.split_once("\r\n\r\n").and_then(|(head, body)| {
-        let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
-        Some((status, body.to_owned()))
-    });
-    parts.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "that is no answer of a gateway"))
+    exchange(stream, &format!("GET {path}"))
 }
 
 /// The first of the addresses of a name that accepts.

@@ -17,6 +17,7 @@ mod dev;
 mod doctor;
 mod healthcheck;
 mod man;
+mod own;
 mod pki;
 mod policy;
 mod schema;

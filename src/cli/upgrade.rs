@@ -1,6 +1,6 @@
 //! `portcullis upgrade`
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -8,13 +8,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use super::exit;
+use super::own::exchange;
 use crate::config::{self, AdminAddress};
 
 /// How long a gateway may take to start its successor, and then some.
 const PATIENCE: Duration = Duration::from_secs(90);
-
-/// The longest answer read: a report on a broken configuration.
-const LONGEST: u64 = 64 * 1024;
 
 /// What `portcullis upgrade` takes from the command line.
 #[derive(Debug, Clone, clap::Args)]
@@ -87,59 +85,12 @@ fn ask(address: &AdminAddress) -> io::Result<(u16, String)> {
         AdminAddress::Tcp(address) => {
             let stream = TcpStream::connect_timeout(address, Duration::from_secs(5))?;
             stream.set_read_timeout(Some(PATIENCE))?;
-            exchange(stream)
+            exchange(stream, "POST /-/upgrade")
         }
         AdminAddress::Unix(path) => {
             let stream = UnixStream::connect(path)?;
             stream.set_read_timeout(Some(PATIENCE))?;
-            exchange(stream)
-        }
-    }
-}
-
-fn exchange(mut stream: impl Read + Write) -> io::Result<(u16, String)> {
-    stream
-        .write_all(b"POST /-/upgrade HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.take(LONGEST).read_to_string(&mut answer)?;
-    let parts = answer.split_once("\r\n\r\n").and_then(|(head, body)| {
-        let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
-        Some((status, body.to_owned()))
-    });
-    parts.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "that is no answer of a gateway"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What is written, and what is to be read.
-    struct Wire(Vec<u8>, &'static [u8]);
-
-    impl Read for Wire {
-        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-            self.1.read(into)
-        }
-    }
-
-    impl Write for Wire {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn an_answer_has_a_status_and_a_text() {
-        let ask = |answer: &'static str| exchange(Wire(Vec::new(), answer.as_bytes()));
-        let (status, text) = ask("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\ndone\n").expect("an answer");
-        assert_eq!((status, text.as_str()), (200, "done\n"));
-        assert_eq!(ask("HTTP/1.1 500 Internal Server Error\r\n\r\nwhy").expect("an answer"), (500, "why".to_owned()));
-        for garbage in ["", "SSH-2.0-OpenSSH_9.2\r\n", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 2\r\n\r\n"] {
-            ask(garbage).expect_err(garbage);
+            exchange(stream, "POST /-/upgrade")
         }
     }
 }
