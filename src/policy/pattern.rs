@@ -45,7 +45,8 @@ fn start(reached: &mut [bool], covering: &[&str]) {
 /// Whether the repository patterns have a name in common, whatever the values of placeholders are.
 pub(super) fn meet(one: &str, other: &str) -> bool {
     let (one, other): (Vec<_>, Vec<_>) = (one.split('/').collect(), other.split('/').collect());
-    meet_segments(&one, &other, &|a, b| {
+    let is_star = |segment: &&str| *segment == "**";
+    patterns_meet(&one, &other, is_star, |a, b| {
         if has_placeholder(a) || has_placeholder(b) {
             // One of them takes all that the other one may stand for, or they stand for the same.
             segment_covers(a, b) || segment_covers(b, a)
@@ -55,8 +56,8 @@ pub(super) fn meet(one: &str, other: &str) -> bool {
     })
 }
 
-/// Walks both patterns at once. `**` takes a segment of the other one, or ends.
-fn meet_segments(one: &[&str], other: &[&str], meets: &impl Fn(&str, &str) -> bool) -> bool {
+/// Walks two patterns at once, whether something fits both. A star takes one part of the other pattern, or ends.
+fn patterns_meet<T>(one: &[T], other: &[T], is_star: impl Fn(&T) -> bool, meets: impl Fn(&T, &T) -> bool) -> bool {
     let columns = other.len() + 1;
     let at = |i: usize, j: usize| i * columns + j;
     let mut table = vec![false; (one.len() + 1) * columns];
@@ -65,12 +66,10 @@ fn meet_segments(one: &[&str], other: &[&str], meets: &impl Fn(&str, &str) -> bo
             let get = |i: usize, j: usize| table.get(at(i, j)).copied().unwrap_or_default();
             let found = match (one.get(i), other.get(j)) {
                 (None, None) => true,
-                (Some(&"**"), Some(_)) => get(i + 1, j) || get(i, j + 1),
-                (Some(_), Some(&"**")) => get(i, j + 1) || get(i + 1, j),
-                (Some(&"**"), None) => get(i + 1, j),
-                (None, Some(&"**")) => get(i, j + 1),
+                (Some(a), Some(b)) if is_star(a) || is_star(b) => get(i + 1, j) || get(i, j + 1),
                 (Some(a), Some(b)) => meets(a, b) && get(i + 1, j + 1),
-                (None, Some(_)) | (Some(_), None) => false,
+                (Some(a), None) => is_star(a) && get(i + 1, j),
+                (None, Some(b)) => is_star(b) && get(i, j + 1),
             };
             if let Some(slot) = table.get_mut(at(i, j)) {
                 *slot = found;
@@ -89,27 +88,7 @@ pub(super) fn text_covers(covering: &str, pattern: &str) -> bool {
 /// Whether some text is matched by both.
 pub(super) fn texts_meet(one: &str, other: &str) -> bool {
     let (one, other): (Vec<_>, Vec<_>) = (one.chars().collect(), other.chars().collect());
-    let columns = other.len() + 1;
-    let at = |i: usize, j: usize| i * columns + j;
-    let mut table = vec![false; (one.len() + 1) * columns];
-    for i in (0..=one.len()).rev() {
-        for j in (0..=other.len()).rev() {
-            let get = |i: usize, j: usize| table.get(at(i, j)).copied().unwrap_or_default();
-            let found = match (one.get(i), other.get(j)) {
-                (None, None) => true,
-                (Some('*'), _) if get(i + 1, j) => true,
-                (_, Some('*')) if get(i, j + 1) => true,
-                (Some('*'), Some(_)) => get(i, j + 1),
-                (Some(_), Some('*')) => get(i + 1, j),
-                (Some(a), Some(b)) => a == b && get(i + 1, j + 1),
-                (None, Some(_)) | (Some(_), None) => false,
-            };
-            if let Some(slot) = table.get_mut(at(i, j)) {
-                *slot = found;
-            }
-        }
-    }
-    table.first().copied().unwrap_or_default()
+    patterns_meet(&one, &other, |char| *char == '*', |a, b| a == b)
 }
 
 fn has_placeholder(segment: &str) -> bool {
