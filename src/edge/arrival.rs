@@ -178,19 +178,14 @@ fn report_failure(telemetry: &Telemetry, listener: &str, ends: Ends, failure: &H
 fn connection_record(listener: &Arc<str>, client: SocketAddr, accepted: &Accepted<Socket>) -> ConnectionRecord {
     let identity = &accepted.identity;
     let serial = identity.path.first().map(|leaf| leaf.serial.to_string()).unwrap_or_default();
-    ConnectionRecord {
-        client,
-        listener: listener.clone(),
-        identity: ClientRecord {
-            label: identity.label().into(),
-            fingerprint: Text::new(&hex(&identity.fingerprint)),
-            serial: Text::new(&serial),
-            not_after: identity.not_after(),
-        },
-        peer: identity.clone(),
-        tls_version: Text::new(accepted.version),
-        cipher: Text::new(accepted.cipher),
-    }
+    let client_record = ClientRecord {
+        label: identity.label().into(),
+        fingerprint: Text::new(&hex(&identity.fingerprint)),
+        serial: Text::new(&serial),
+        not_after: identity.not_after(),
+    };
+    let session = [accepted.version, accepted.cipher].map(Text::new);
+    ConnectionRecord::new(client, listener.clone(), client_record, identity.clone(), session)
 }
 
 fn hex(bytes: &[u8]) -> String {

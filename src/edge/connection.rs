@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 
 use arc_swap::ArcSwapOption;
+use http::HeaderValue;
 use tokio::sync::Notify;
 
 use super::flow::Flow;
@@ -29,6 +30,8 @@ pub struct Connection {
     pub(crate) server_name: Option<Box<str>>,
     /// What the upstream is told of the certificates, if it is told.
     pub(crate) certificates: Option<Arc<ClientCertificates>>,
+    /// The client's address, as upstreams are told it.
+    forwarded_for: OnceLock<HeaderValue>,
     /// The generation whose revocation index and trust last approved of the identity.
     checked: AtomicU64,
     /// Until when that approval holds, in unix seconds: lists run out.
@@ -75,6 +78,7 @@ impl Connection {
             identity: opened.identity,
             server_name: opened.server_name,
             certificates: opened.certificates,
+            forwarded_for: OnceLock::new(),
             checked: AtomicU64::new(opened.generation),
             approved_until: AtomicI64::new(opened.approved_until),
             demands: opened.demands,
@@ -86,6 +90,15 @@ impl Connection {
             ended: Notify::new(),
             farewell: Notify::new(),
             flow: Arc::new(Flow::new(opened.http2)),
+        })
+    }
+
+    /// The client's address as the value of a header field.
+    pub(crate) fn forwarded_for(&self) -> &HeaderValue {
+        self.forwarded_for.get_or_init(|| {
+            let address = self.record.client.ip().to_string();
+            // An address has no character that a value can't have.
+            HeaderValue::try_from(address).unwrap_or_else(|_| HeaderValue::from_static("unknown"))
         })
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use http::HeaderValue;
 use pingora::http::RequestHeader;
 use pingora::prelude::HttpPeer;
 use pingora::proxy::Session;
@@ -19,7 +20,8 @@ use crate::snapshot::Snapshot;
 use crate::tag_locks::Held;
 use crate::telemetry::audit::Slot;
 use crate::telemetry::{
-    AccessRecord, AuditLog, DecisionId, HttpVersion, Outcome, ShadowRecord, Telemetry, Text, UpstreamFault, Verdict,
+    AccessRecord, AuditLog, DecisionId, HttpVersion, Outcome, RequestId, ShadowRecord, Telemetry, Text, TraceId,
+    UpstreamFault, Verdict,
 };
 use crate::upstream::{Admission, Upstream};
 
@@ -58,9 +60,9 @@ pub(super) struct Exchange {
     pub(super) route: Option<Route>,
     pub(super) upstream: Option<Arc<Upstream>>,
     /// The client's Host, checked.
-    pub(super) host: Box<str>,
+    pub(super) host: HeaderValue,
     /// The Host that was sent upstream.
-    pub(super) upstream_host: Box<str>,
+    pub(super) upstream_host: HeaderValue,
     pub(super) decision_id: DecisionId,
     /// The check of the answer's content, while it runs.
     pub(super) verifier: Option<Verifier>,
@@ -141,8 +143,8 @@ impl Exchange {
             snapshot,
             route: None,
             upstream: None,
-            host: Box::default(),
-            upstream_host: Box::default(),
+            host: HeaderValue::from_static(""),
+            upstream_host: HeaderValue::from_static(""),
             decision_id,
             verifier: None,
             followed: None,
@@ -337,9 +339,9 @@ impl Exchange {
         self.telemetry.metrics.sent(bytes);
     }
 
-    pub(super) fn trace(&mut self, request_id: &str, trace_id: &str) {
-        self.record.request_id = Some(Text::new(request_id));
-        self.record.trace_id = Some(Text::new(trace_id));
+    pub(super) fn trace(&mut self, request_id: RequestId, trace_id: Option<TraceId>) {
+        self.record.request_id = Some(request_id);
+        self.record.trace_id = trace_id;
     }
 
     /// Sets how the request ends, whatever else the framework will make of it.

@@ -6,12 +6,16 @@
 
 use std::fmt::Write as _;
 
+use data_encoding::HEXLOWER;
 use http::header::{self, HeaderName, HeaderValue};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method};
 use pingora::http::{RequestHeader, ResponseHeader};
 
 use super::context::Exchange;
 use super::{location, redirect, uploads};
 use crate::config::Authorization;
+use crate::telemetry::{RequestId, TraceId};
 
 /// Request fields that reach the registry as the client sent them. `Content-Length` and `Transfer-Encoding` were checked
 /// to have one reading, and the framework frames the body anew by them.
@@ -34,44 +38,72 @@ const FORWARDED: [HeaderName; 19] = [
     header::RANGE,
     header::TRANSFER_ENCODING,
     header::USER_AGENT,
-    HeaderName::from_static("tracestate"),
+    TRACESTATE,
 ];
 
 /// Prefixes of fields that belong to the registry protocol, such as `Docker-Content-Digest` and `OCI-Chunk-Min-Length`.
 const FORWARDED_PREFIXES: [&str; 2] = ["docker-", "oci-"];
 
-const X_REQUEST_ID: &str = "X-Request-Id";
-const TRACEPARENT: &str = "traceparent";
-const TRACEPARENT_LENGTH: usize = 55;
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
+const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain");
+
+/// Fields of an answer that are for the next hop alone, beside those that `Connection` names.
+const HOPS: [HeaderName; 5] = [
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::UPGRADE,
+    header::ALT_SVC,
+];
+
+/// More fields than an ordinary request has when it goes upstream.
+const USUAL: usize = 16;
 
 /// Whether a field belongs to the registry protocol.
 pub(super) fn is_registrys(name: &HeaderName) -> bool {
     FORWARDED_PREFIXES.iter().any(|prefix| name.as_str().starts_with(prefix))
 }
 
+/// A head of these parts.
+///
+/// Names go in lower case: they mean the same in any (RFC 9110 §5.1), and pingora's builder, which keeps how each is
+/// written, costs more than all else that is done here.
+fn head(method: &str, target: String, fields: HeaderMap) -> pingora::Result<RequestHeader> {
+    let target = PathAndQuery::try_from(target).map_err(|_| super::internal("a target that is none"))?;
+    let mut parts = http::Request::new(()).into_parts().0;
+    parts.method = Method::try_from(method).map_err(|_| super::internal("a method that is none"))?;
+    parts.uri = target.into();
+    parts.version = http::Version::HTTP_11;
+    parts.headers = fields;
+    Ok(parts.into())
+}
+
 /// The head to send upstream for the route in `exchange`.
 pub(super) fn upstream_request(client: &RequestHeader, exchange: &mut Exchange) -> pingora::Result<RequestHeader> {
     let route = exchange.route.as_ref().ok_or_else(|| super::internal("no route"))?;
-    let mut request = RequestHeader::build(route.method().as_str(), route.target().as_bytes(), Some(24))?;
-    request.set_version(http::Version::HTTP_11);
+    let (method, target) = (route.method().as_str(), route.target());
+    let mut fields = HeaderMap::with_capacity(USUAL);
     for (name, value) in &client.headers {
         if FORWARDED.contains(name) || is_registrys(name) {
-            request.append_header(name.clone(), value.clone())?;
+            fields.append(name, value.clone());
         }
     }
     if client.version == http::Version::HTTP_2 {
         // An interim answer can't be passed on over HTTP/2 here, so none is asked for.
-        request.remove_header(&header::EXPECT);
+        fields.remove(header::EXPECT);
     }
     if exchange.upstream.as_ref().is_some_and(|upstream| upstream.settings().verify_digests) {
         // Digests are over what was pushed. Without the header any encoding would do (RFC 9110 §12.5.3).
-        request.insert_header(header::ACCEPT_ENCODING, "identity")?;
+        fields.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     }
-    authorization(client, &mut request, exchange)?;
-    forwarding(&mut request, exchange)?;
-    tracing(client, &mut request, exchange)?;
-    client_identity(&mut request, exchange)?;
-    Ok(request)
+    tell(client, &mut fields, exchange)?;
+    head(method, target, fields)
 }
 
 /// What the gateway asks of a registry itself.
@@ -90,62 +122,74 @@ pub(super) fn own_request(
     client: &RequestHeader,
     exchange: &mut Exchange,
 ) -> pingora::Result<RequestHeader> {
-    let mut request = RequestHeader::build(own.method, own.target.as_bytes(), Some(12))?;
-    request.set_version(http::Version::HTTP_11);
-    request.insert_header(header::ACCEPT, own.accept)?;
-    authorization(client, &mut request, exchange)?;
-    forwarding(&mut request, exchange)?;
-    tracing(client, &mut request, exchange)?;
-    client_identity(&mut request, exchange)?;
-    Ok(request)
+    let mut fields = HeaderMap::with_capacity(USUAL);
+    fields.insert(header::ACCEPT, HeaderValue::from_static(own.accept));
+    tell(client, &mut fields, exchange)?;
+    head(own.method, own.target.to_owned(), fields)
 }
 
-fn authorization(client: &RequestHeader, request: &mut RequestHeader, exchange: &Exchange) -> pingora::Result<()> {
+/// Tells the registry who asks, and from where.
+fn tell(client: &RequestHeader, fields: &mut HeaderMap, exchange: &mut Exchange) -> pingora::Result<()> {
+    authorization(client, fields, exchange)?;
+    forwarding(fields, exchange)?;
+    tracing(client, fields, exchange)?;
+    client_identity(fields, exchange)
+}
+
+fn authorization(client: &RequestHeader, fields: &mut HeaderMap, exchange: &Exchange) -> pingora::Result<()> {
     let Some(upstream) = &exchange.upstream else { return Ok(()) };
     match &upstream.settings().authorization {
         Authorization::Drop => {}
         Authorization::Pass => {
             for value in client.headers.get_all(header::AUTHORIZATION) {
-                request.append_header(header::AUTHORIZATION, value.clone())?;
+                fields.append(header::AUTHORIZATION, value.clone());
             }
         }
         Authorization::Replace(_) => {
             let credentials = upstream.credentials().ok_or_else(|| super::internal("no credentials"))?;
-            request.insert_header(header::AUTHORIZATION, credentials.clone())?;
+            fields.insert(header::AUTHORIZATION, credentials.clone());
         }
     }
     Ok(())
 }
 
 /// `Host` and the `X-Forwarded-*` fields, which the registry believes.
-fn forwarding(request: &mut RequestHeader, exchange: &mut Exchange) -> pingora::Result<()> {
-    let configured = exchange.upstream.as_ref().and_then(|upstream| upstream.settings().host.clone());
-    exchange.upstream_host = configured.map_or_else(|| exchange.host.clone(), String::into_boxed_str);
-    request.insert_header(header::HOST, &*exchange.upstream_host)?;
-    request.insert_header("X-Forwarded-For", exchange.connection.record.client.ip().to_string())?;
-    request.insert_header("X-Forwarded-Proto", "https")?;
-    request.insert_header("X-Forwarded-Host", &*exchange.host)?;
+fn forwarding(fields: &mut HeaderMap, exchange: &mut Exchange) -> pingora::Result<()> {
+    let configured = exchange.upstream.as_ref().and_then(|upstream| upstream.settings().host.as_deref());
+    exchange.upstream_host = match configured {
+        Some(host) => value(host)?,
+        None => exchange.host.clone(),
+    };
+    fields.insert(header::HOST, exchange.upstream_host.clone());
+    fields.insert(X_FORWARDED_FOR, exchange.connection.forwarded_for().clone());
+    fields.insert(X_FORWARDED_PROTO, HeaderValue::from_static("https"));
+    fields.insert(X_FORWARDED_HOST, exchange.host.clone());
     Ok(())
 }
 
-fn tracing(client: &RequestHeader, request: &mut RequestHeader, exchange: &mut Exchange) -> pingora::Result<()> {
-    let text = |name: &str| client.headers.get(name).and_then(|value| value.to_str().ok());
-    let request_id = match text(X_REQUEST_ID) {
-        Some(id) if is_request_id(id) => id.to_owned(),
-        _ => exchange.decision_id.to_string(),
+fn tracing(client: &RequestHeader, fields: &mut HeaderMap, exchange: &mut Exchange) -> pingora::Result<()> {
+    let sent = |name: HeaderName| client.headers.get(name).and_then(|value| Some((value, value.to_str().ok()?)));
+    let (request_id, id) = match sent(X_REQUEST_ID) {
+        Some((value, id)) if is_request_id(id) => (value.clone(), RequestId::Client(id.into())),
+        _ => (value(exchange.decision_id.text().as_str())?, RequestId::Decision),
     };
-    let traceparent = match text(TRACEPARENT) {
-        Some(parent) if is_traceparent(parent) => parent.to_owned(),
+    let traceparent = match sent(TRACEPARENT) {
+        Some((value, parent)) if is_traceparent(parent) => value.clone(),
         // Without a parent of its own, the client's state is nobody's.
         _ => {
-            request.remove_header("tracestate");
-            new_traceparent()
+            fields.remove(TRACESTATE);
+            value(&new_traceparent())?
         }
     };
-    exchange.trace(&request_id, traceparent.get(3..35).unwrap_or_default());
-    request.insert_header(X_REQUEST_ID, request_id)?;
-    request.insert_header(TRACEPARENT, traceparent)?;
+    exchange.trace(id, traceparent.to_str().ok().and_then(TraceId::of));
+    fields.insert(X_REQUEST_ID, request_id);
+    fields.insert(TRACEPARENT, traceparent);
     Ok(())
+}
+
+/// A text of the gateway's own as the value of a field.
+fn value(text: &str) -> pingora::Result<HeaderValue> {
+    HeaderValue::from_str(text).map_err(|_| super::internal("a text that is no header value"))
 }
 
 /// What is kept of a client's id: short and harmless in every log.
@@ -171,24 +215,27 @@ fn is_traceparent(value: &str) -> bool {
 
 fn new_traceparent() -> String {
     // Trace ids name requests; nothing is granted to whoever guesses one.
-    let mut text = String::with_capacity(TRACEPARENT_LENGTH);
-    // Writing to a String doesn't fail.
-    let _ = write!(text, "00-{:032x}-{:016x}-00", fastrand::u128(1..), fastrand::u64(1..));
+    let mut text = String::with_capacity("00-".len() + 32 + 1 + 16 + "-00".len());
+    text.push_str("00-");
+    HEXLOWER.encode_append(&fastrand::u128(1..).to_be_bytes(), &mut text);
+    text.push('-');
+    HEXLOWER.encode_append(&fastrand::u64(1..).to_be_bytes(), &mut text);
+    text.push_str("-00");
     text
 }
 
 /// Who the client is, as far as the registry is to be told: what it is called, and its certificates (RFC 9440).
-fn client_identity(request: &mut RequestHeader, exchange: &Exchange) -> pingora::Result<()> {
+fn client_identity(fields: &mut HeaderMap, exchange: &Exchange) -> pingora::Result<()> {
     let configured = &exchange.snapshot.settings.headers;
     if let Some(name) = &configured.identity {
-        request.insert_header(name.clone(), encode(exchange.connection.identity.label()))?;
+        fields.insert(name.clone(), value(&encode(exchange.connection.identity.label()))?);
     }
     let Some(certificates) = exchange.connection.certificates.as_ref().filter(|_| configured.client_cert) else {
         return Ok(());
     };
-    request.insert_header("Client-Cert", certificates.leaf.as_str())?;
+    fields.insert(CLIENT_CERT, value(certificates.leaf.as_str())?);
     if !certificates.chain.is_empty() {
-        request.insert_header("Client-Cert-Chain", certificates.chain.as_str())?;
+        fields.insert(CLIENT_CERT_CHAIN, value(certificates.chain.as_str())?);
     }
     Ok(())
 }
@@ -226,7 +273,7 @@ pub(super) fn client_response(response: &mut ResponseHeader, exchange: &Exchange
     for name in &named {
         response.remove_header(name);
     }
-    for hop in ["Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Upgrade", "Alt-Svc"] {
+    for hop in &HOPS {
         response.remove_header(hop);
     }
     let location = response.headers.get(header::LOCATION).and_then(|value| value.to_str().ok());
@@ -237,9 +284,7 @@ pub(super) fn client_response(response: &mut ResponseHeader, exchange: &Exchange
     });
     let bound = relative.as_deref().or(location).and_then(|location| uploads::bind(location, exchange));
     if let Some(changed) = bound.or(relative) {
-        let value =
-            HeaderValue::from_str(&changed).map_err(|_| super::internal("a Location that is no header value"))?;
-        response.insert_header(header::LOCATION, value)?;
+        response.insert_header(header::LOCATION, value(&changed)?)?;
     }
     Ok(())
 }
@@ -248,7 +293,8 @@ pub(super) fn client_response(response: &mut ResponseHeader, exchange: &Exchange
 /// client's is among them, since registries believe it; who gives a wrong one spoils an address of its own.
 fn ours(exchange: &Exchange) -> [String; 3] {
     let address = exchange.upstream.as_ref().map(|upstream| upstream.default_host()).unwrap_or_default();
-    [exchange.upstream_host.to_string(), exchange.host.to_string(), address]
+    let text = |host: &HeaderValue| host.to_str().unwrap_or_default().to_owned();
+    [text(&exchange.upstream_host), text(&exchange.host), address]
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 //! The framework refuses much (differing lengths, folded lines, control characters, two Hosts). This module refuses what
 //! it lets through.
 
-use http::HeaderMap;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue};
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 
@@ -39,9 +39,9 @@ pub(super) fn read(session: &Session, exchange: &mut Exchange) -> Result<Head, R
         return Err(Refusal::too_large(414, format!("the request target is longer than {} bytes", limits.target)));
     }
     check_values(&request.headers)?;
-    let host = host(request)?;
-    let host_name = host_name(&host).ok_or_else(|| Refusal::malformed("the Host is not a host name or address"))?;
-    exchange.host = host.into_boxed_str();
+    exchange.host = host(request)?;
+    let host_name = exchange.host.to_str().ok().and_then(host_name);
+    let host_name = host_name.ok_or_else(|| Refusal::malformed("the Host is not a host name or address"))?;
     let (path, query) = match target.split_once('?') {
         Some((path, query)) => (path, Some(query)),
         None => (target.as_str(), None),
@@ -114,7 +114,7 @@ fn http2_target(request: &RequestHeader) -> Result<String, Refusal> {
         return Err(Refusal::malformed("the :scheme is not https"));
     }
     let mut lengths = request.headers.get_all(CONTENT_LENGTH).iter();
-    let first = lengths.next().map(http::HeaderValue::as_bytes);
+    let first = lengths.next().map(HeaderValue::as_bytes);
     if lengths.next().is_some() || first.is_some_and(|value| !value.iter().all(u8::is_ascii_digit)) {
         return Err(Refusal::malformed("Content-Length is not one decimal number"));
     }
@@ -142,10 +142,12 @@ fn check_values(headers: &HeaderMap) -> Result<(), Refusal> {
 }
 
 /// The host as the client wrote it. A request without one is refused on every version of HTTP.
-fn host(request: &RequestHeader) -> Result<String, Refusal> {
-    let header = || request.headers.get(HOST).and_then(|value| value.to_str().ok());
-    let host = request.uri.authority().map(http::uri::Authority::as_str).or_else(header);
-    host.filter(|host| !host.is_empty()).map(str::to_owned).ok_or_else(|| Refusal::malformed("no Host"))
+fn host(request: &RequestHeader) -> Result<HeaderValue, Refusal> {
+    let host = match request.uri.authority() {
+        Some(authority) => HeaderValue::from_str(authority.as_str()).ok(),
+        None => request.headers.get(HOST).cloned(),
+    };
+    host.filter(|host| !host.is_empty()).ok_or_else(|| Refusal::malformed("no Host"))
 }
 
 /// The name in a Host (RFC 9110 §7.2), in lower case; `None` if it is none.

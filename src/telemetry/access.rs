@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::escape::json_line;
+use super::layout::access_line;
 use super::metrics::Metrics;
 use super::queue::{Lines, Queue, Sink};
 use super::record::AccessRecord;
@@ -96,7 +96,7 @@ impl Lines for Records {
     type Item = Arc<AccessRecord>;
 
     fn append(&mut self, batch: &mut Vec<u8>, record: Arc<AccessRecord>) -> bool {
-        json_line(batch, &*record).is_ok()
+        access_line(batch, &record).is_ok()
     }
 
     fn renewed(&mut self) -> Option<Sink> {

@@ -22,6 +22,57 @@ pub(super) fn json_line<T: Serialize>(buffer: &mut Vec<u8>, value: &T) -> serde_
     written
 }
 
+/// One object as a line of JSON, made of several: the members of each follow those of the one before.
+#[derive(Debug)]
+pub(super) struct JsonLine<'b> {
+    buffer: &'b mut Vec<u8>,
+    start: usize,
+    ended: bool,
+}
+
+impl<'b> JsonLine<'b> {
+    /// Begins behind what the buffer holds. A line that is not ended leaves nothing there.
+    pub(super) fn begin(buffer: &'b mut Vec<u8>) -> Self {
+        let start = buffer.len();
+        Self { buffer, start, ended: false }
+    }
+
+    /// Appends the members of an object, and returns how they are written.
+    ///
+    /// # Errors
+    ///
+    /// Fails if it can't be serialized.
+    pub(super) fn append<T: Serialize>(&mut self, object: &T) -> serde_json::Result<&[u8]> {
+        let begin = self.buffer.len();
+        object.serialize(&mut Serializer::with_formatter(&mut *self.buffer, OneLine))?;
+        self.buffer.pop();
+        if let Some(brace) = self.buffer.get_mut(begin).filter(|_| begin > self.start) {
+            *brace = b',';
+        }
+        Ok(self.buffer.get(begin + 1..).unwrap_or_default())
+    }
+
+    /// Appends members that were written before, behind others.
+    pub(super) fn append_written(&mut self, members: &[u8]) {
+        self.buffer.push(b',');
+        self.buffer.extend_from_slice(members);
+    }
+
+    /// Ends the line.
+    pub(super) fn end(mut self) {
+        self.buffer.extend_from_slice(b"}\n");
+        self.ended = true;
+    }
+}
+
+impl Drop for JsonLine<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.buffer.truncate(self.start);
+        }
+    }
+}
+
 /// JSON in which everything that a terminal or a line-oriented reader could act upon is escaped.
 ///
 /// JSON itself demands that only below U+0020. It is still the same value to every reader of JSON.
@@ -29,6 +80,9 @@ struct OneLine;
 
 impl Formatter for OneLine {
     fn write_string_fragment<W: io::Write + ?Sized>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        if is_plain(fragment) {
+            return writer.write_all(fragment.as_bytes());
+        }
         let mut rest = fragment;
         while let Some(position) = rest.find(is_unsafe) {
             let (safe, tail) = rest.split_at(position);
@@ -68,6 +122,11 @@ pub(super) fn cut(text: &str, limit: usize) -> Cow<'_, str> {
     }
     let (kept, _) = text.split_at(text.floor_char_boundary(limit.saturating_sub('…'.len_utf8())));
     Cow::Owned(format!("{kept}…"))
+}
+
+/// Whether it is printable ASCII, as nearly all text is. Looks at all of it, so that it can look at many bytes at a time.
+fn is_plain(text: &str) -> bool {
+    text.bytes().fold(true, |plain, byte| plain & (b' '..=b'~').contains(&byte))
 }
 
 /// Control characters of all kinds, line and paragraph separators, and what reorders the text around it.

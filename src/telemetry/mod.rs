@@ -10,6 +10,7 @@ mod content;
 mod escape;
 mod expiring;
 mod label;
+mod layout;
 pub mod log;
 mod metrics;
 mod names;
@@ -34,7 +35,7 @@ pub use outcome::{
 };
 pub use past::{Past, Unreadable};
 pub use recent::Recent;
-pub use record::{AccessRecord, ClientRecord, ConnectionRecord, DecisionId, Text, Verdict};
+pub use record::{AccessRecord, ClientRecord, ConnectionRecord, DecisionId, RequestId, Text, TraceId, Verdict};
 pub use shadow::ShadowRecord;
 
 /// Where everything that is worth telling goes. Cheap to clone.

@@ -2,15 +2,14 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::Deserialize;
-use serde::ser::{Serialize, SerializeStruct, Serializer};
+use serde::ser::{Serialize, Serializer};
 use ulid::Ulid;
 
 use super::escape::cut;
-use super::names::Shown as ShownNames;
 use super::outcome::{EndReason, HttpVersion, Outcome};
 use super::shadow::ShadowRecord;
 use crate::identity::PeerIdentity;
@@ -72,9 +71,9 @@ pub struct AccessRecord {
     /// Why the connection ended, if that ended the request.
     pub end_reason: Option<EndReason>,
     /// The `X-Request-Id` that went upstream.
-    pub request_id: Option<Text>,
+    pub request_id: Option<RequestId>,
     /// The trace id of the `traceparent` that went upstream.
-    pub trace_id: Option<Text>,
+    pub trace_id: Option<TraceId>,
     /// The `User-Agent` as sent.
     pub user_agent: Option<Text>,
 }
@@ -85,19 +84,13 @@ impl AccessRecord {
     #[must_use]
     pub fn take(&mut self) -> Self {
         let method = std::mem::take(&mut self.method);
-        let texts = [
-            &mut self.target,
-            &mut self.repository,
-            &mut self.reference,
-            &mut self.request_id,
-            &mut self.trace_id,
-            &mut self.user_agent,
-        ]
-        .map(Option::take);
+        let texts =
+            [&mut self.target, &mut self.repository, &mut self.reference, &mut self.user_agent].map(Option::take);
+        let request_id = self.request_id.take();
         let mut record = self.clone();
         record.method = method;
-        [record.target, record.repository, record.reference, record.request_id, record.trace_id, record.user_agent] =
-            texts;
+        record.request_id = request_id;
+        [record.target, record.repository, record.reference, record.user_agent] = texts;
         record
     }
 }
@@ -118,6 +111,22 @@ pub struct ConnectionRecord {
     pub tls_version: Text,
     /// The cipher suite, as the TLS library names it.
     pub cipher: Text,
+    /// The part of their lines that is the same for all its requests, once it was written.
+    pub(super) written: OnceLock<Box<[u8]>>,
+}
+
+impl ConnectionRecord {
+    /// What all requests of a connection have in common.
+    #[must_use]
+    pub fn new(
+        client: SocketAddr,
+        listener: Arc<str>,
+        identity: ClientRecord,
+        peer: Arc<PeerIdentity>,
+        [tls_version, cipher]: [Text; 2],
+    ) -> Self {
+        Self { client, listener, identity, peer, tls_version, cipher, written: OnceLock::new() }
+    }
 }
 
 /// The client certificate, as records name it.
@@ -211,6 +220,35 @@ impl Serialize for Text {
     }
 }
 
+/// The id by which a request can be found in the logs of others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RequestId {
+    /// The one of the decision: the client gave none.
+    Decision,
+    /// What the client gave.
+    Client(Text),
+}
+
+/// A trace id: 32 hexadecimal digits (W3C Trace Context §3.2.2.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TraceId([u8; 32]);
+
+impl TraceId {
+    /// The trace id of a `traceparent`; `None` if that is none.
+    #[must_use]
+    pub fn of(traceparent: &str) -> Option<Self> {
+        let digits = traceparent.as_bytes().get(3..35)?;
+        digits.iter().all(u8::is_ascii_hexdigit).then(|| digits.try_into().ok().map(Self))?
+    }
+
+    /// The digits.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        // All of them are ASCII.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
 /// Names a decision: a ULID, so that ids sort by time.
 ///
 /// It is a name and no secret: nothing may be granted to whoever knows one.
@@ -224,88 +262,32 @@ impl DecisionId {
         let millis = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
         Self(Ulid::from_parts(u64::try_from(millis).unwrap_or(u64::MAX), fastrand::u128(..)))
     }
+
+    /// As it is written.
+    #[must_use]
+    pub fn text(self) -> DecisionText {
+        let mut text = [0; ulid::ULID_LEN];
+        self.0.array_to_str(&mut text);
+        DecisionText(text)
+    }
 }
 
 impl fmt::Display for DecisionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut buffer = [0; ulid::ULID_LEN];
-        f.write_str(self.0.array_to_str(&mut buffer))
+        f.write_str(self.text().as_str())
     }
 }
 
-/// The layout of a line in the access log. Every key is always there, so that the lines form a table.
-impl Serialize for AccessRecord {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let connection = &*self.connection;
-        let client = &connection.identity;
-        let mut line = serializer.serialize_struct("AccessRecord", 36)?;
-        line.serialize_field("time", &Shown(humantime::format_rfc3339_millis(self.time)))?;
-        line.serialize_field("decision_id", &Shown(self.decision_id))?;
-        line.serialize_field("generation", &self.generation)?;
-        line.serialize_field("listener", &*connection.listener)?;
-        line.serialize_field("client", &Shown(connection.client))?;
-        line.serialize_field("identity", &*client.label)?;
-        line.serialize_field("fingerprint", &client.fingerprint)?;
-        line.serialize_field("serial", &client.serial)?;
-        line.serialize_field("names", &ShownNames(&connection.peer))?;
-        line.serialize_field("not_after", &rfc3339(client.not_after).map(Shown))?;
-        line.serialize_field("tls_version", &connection.tls_version)?;
-        line.serialize_field("cipher", &connection.cipher)?;
-        line.serialize_field("http_version", &self.http_version)?;
-        line.serialize_field("method", &self.method)?;
-        line.serialize_field("target", &self.target)?;
-        line.serialize_field("route", &self.route.map(RouteKind::as_str))?;
-        line.serialize_field("repository", &self.repository)?;
-        line.serialize_field("reference", &self.reference)?;
-        line.serialize_field("action", &self.action.map(Action::as_str))?;
-        line.serialize_field("decision", &self.decision.map(Verdict::as_str))?;
-        line.serialize_field("rule", &self.rule.as_deref())?;
-        let shadow = self.shadow.as_ref();
-        line.serialize_field("shadow_decision", &shadow.map(|shadow| shadow.judged.as_str()))?;
-        line.serialize_field("shadow_rule", &shadow.and_then(|shadow| shadow.rule.as_deref()))?;
-        line.serialize_field("limit", &self.limit.as_deref())?;
-        line.serialize_field("tag_exists", &TagExists(&self.tag_exists))?;
-        line.serialize_field("status", &self.status)?;
-        line.serialize_field("bytes_in", &self.bytes_in)?;
-        line.serialize_field("bytes_out", &self.bytes_out)?;
-        line.serialize_field("duration_ms", &millis(self.duration))?;
-        line.serialize_field("upstream_ms", &self.upstream_first_byte.map(millis))?;
-        line.serialize_field("upstream", &self.upstream.as_deref())?;
-        line.serialize_field("outcome", &self.outcome)?;
-        line.serialize_field("end_reason", &self.end_reason)?;
-        line.serialize_field("request_id", &self.request_id)?;
-        line.serialize_field("trace_id", &self.trace_id)?;
-        line.serialize_field("user_agent", &self.user_agent)?;
-        line.end()
-    }
-}
+/// A decision id as it is written, without memory of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct DecisionText([u8; ulid::ULID_LEN]);
 
-/// A time of a certificate; none beyond the years that can be written.
-fn rfc3339(seconds: i64) -> Option<humantime::Rfc3339Timestamp> {
-    let seconds = u64::try_from(seconds).ok().filter(|seconds| *seconds < 253_402_300_800)?;
-    Some(humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)))
-}
-
-/// Tags as keys, and whether they existed.
-struct TagExists<'a>(&'a [(Text, bool)]);
-
-impl Serialize for TagExists<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(tag, exists)| (tag.as_str(), exists)))
-    }
-}
-
-/// Milliseconds, with microseconds as the fraction.
-fn millis(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e6).round() / 1e3
-}
-
-/// Serializes by `Display`, without a string in between.
-struct Shown<T>(T);
-
-impl<T: fmt::Display> Serialize for Shown<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
+impl DecisionText {
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        // It is ASCII (ULID specification, "Encoding").
+        std::str::from_utf8(&self.0).unwrap_or_default()
     }
 }
 
@@ -322,25 +304,24 @@ pub(super) mod samples {
             time,
             decision_id: DecisionId(Ulid::from_parts(1_700_000_000_123, 7)),
             generation: 3,
-            connection: Arc::new(ConnectionRecord {
-                client: SocketAddr::from(([192, 0, 2, 1], 40_000)),
-                listener: "main".into(),
-                identity: ClientRecord {
+            connection: Arc::new(ConnectionRecord::new(
+                SocketAddr::from(([192, 0, 2, 1], 40_000)),
+                "main".into(),
+                ClientRecord {
                     label: "CN=ci-7".into(),
                     fingerprint: "ab".repeat(32).as_str().into(),
                     serial: "0a".into(),
                     not_after: 1_800_000_000,
                 },
-                peer: Arc::new(PeerIdentity::described(Description {
+                Arc::new(PeerIdentity::described(Description {
                     subject: vec![Attribute { name: "CN".into(), value: "ci-7".to_owned() }],
                     fingerprint: [0xab; 32],
                     spki: [0xcd; 32],
                     not_after: Some(1_800_000_000),
                     ..Description::default()
                 })),
-                tls_version: "TLSv1.3".into(),
-                cipher: "TLS_AES_128_GCM_SHA256".into(),
-            }),
+                ["TLSv1.3", "TLS_AES_128_GCM_SHA256"].map(Text::from),
+            )),
             http_version: HttpVersion::Http11,
             method: "GET".into(),
             target: Some(Text::target("/v2/team-a/app/blobs/sha256:00".to_owned())),
@@ -371,11 +352,11 @@ pub(super) mod samples {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::escape::json_line;
+    use crate::telemetry::layout::access_line;
 
     fn line(record: &AccessRecord) -> String {
         let mut buffer = Vec::new();
-        json_line(&mut buffer, record).expect("records are serializable");
+        access_line(&mut buffer, record).expect("records are serializable");
         String::from_utf8(buffer).expect("JSON is UTF-8")
     }
 
