@@ -1,7 +1,9 @@
 //! The TCP side of a connection, below TLS.
 //!
 //! Writes gather in a large buffer that is taken from the thread's pool only while there is something to send: a
-//! download then costs one system call for a quarter of a mebibyte, and an idle connection holds no buffer at all.
+//! download then costs one system call for a quarter of a mebibyte, and an idle connection holds no buffer at all. Reads go
+//! through a small one, also from a pool: a TLS library asks for the five bytes of a record's header, and then for the
+//! record.
 
 use std::cell::RefCell;
 use std::io;
@@ -11,17 +13,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustix::net::RecvFlags;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// Bytes gathered before they are sent.
 const WRITE_BUFFER: usize = 256 * 1024;
 
-/// Buffers a thread keeps for reuse.
+/// Bytes read at least, if so many have come: a request without a body, with its record's header. Larger reads go past the
+/// buffer.
+const READ_BUFFER: usize = 4 * 1024;
+
+/// Buffers of a kind that a thread keeps for reuse.
 const POOLED: usize = 8;
 
 thread_local! {
     static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static READ_POOL: RefCell<Vec<Box<[u8; READ_BUFFER]>>> = const { RefCell::new(Vec::new()) };
 }
 
 fn take_buffer() -> Vec<u8> {
@@ -37,13 +45,65 @@ fn give_back(mut buffer: Vec<u8>) {
     });
 }
 
-/// A TCP stream whose writes are gathered.
+/// What was read and not yet asked for.
+#[derive(Debug, Default)]
+struct Inbox {
+    /// None while there is nothing.
+    buffer: Option<Box<[u8; READ_BUFFER]>>,
+    start: usize,
+    end: usize,
+}
+
+impl Inbox {
+    /// Lets `read` fill the buffer, and keeps the buffer if it did.
+    fn fill(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<()> {
+        let pooled = READ_POOL.with_borrow_mut(Vec::pop);
+        let mut buffer = pooled.unwrap_or_else(|| Box::new([0; READ_BUFFER]));
+        let outcome = read(&mut buffer[..]);
+        self.buffer = Some(buffer);
+        (self.start, self.end) = (0, outcome.as_ref().copied().unwrap_or(0));
+        self.tidy();
+        outcome.map(drop)
+    }
+
+    /// Moves as much as fits; how much.
+    fn take(&mut self, into: &mut ReadBuf<'_>) -> usize {
+        let held = self.buffer.as_ref().and_then(|buffer| buffer.get(self.start..self.end)).unwrap_or_default();
+        let taken = held.get(..into.remaining()).unwrap_or(held);
+        into.put_slice(taken);
+        let taken = taken.len();
+        self.start += taken;
+        self.tidy();
+        taken
+    }
+
+    fn is_empty(&self) -> bool {
+        self.buffer.is_none()
+    }
+
+    /// Gives an empty buffer back.
+    fn tidy(&mut self) {
+        if self.start < self.end {
+            return;
+        }
+        if let Some(buffer) = self.buffer.take() {
+            READ_POOL.with_borrow_mut(|pool| {
+                if pool.len() < POOLED {
+                    pool.push(buffer);
+                }
+            });
+        }
+    }
+}
+
+/// A TCP stream whose writes are gathered, and whose reads are of more than is asked for.
 ///
 /// The stream itself is shared with the connection's task, which can abort it while TLS and HTTP layers still own the
 /// socket.
 #[derive(Debug)]
 pub(super) struct Socket {
     tcp: Arc<TcpStream>,
+    inbox: Inbox,
     /// Empty without capacity while nothing waits to be sent.
     pending: Vec<u8>,
     /// How much of `pending` has been sent.
@@ -61,7 +121,14 @@ const FRUITLESS: usize = 64 * 1024;
 impl Socket {
     /// A socket in its handshake, in which the client may send so many bytes.
     pub(super) fn new(tcp: Arc<TcpStream>, handshake_bytes: usize) -> Self {
-        Socket { tcp, pending: Vec::new(), sent: 0, taken: 0, allowance: AtomicUsize::new(handshake_bytes) }
+        Socket {
+            tcp,
+            inbox: Inbox::default(),
+            pending: Vec::new(),
+            sent: 0,
+            taken: 0,
+            allowance: AtomicUsize::new(handshake_bytes),
+        }
     }
 
     /// Notes that what was read so far was good for something: the handshake is done, or HTTP got bytes.
@@ -110,21 +177,47 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
+        self.inbox.end = 0;
+        self.inbox.tidy();
         if self.pending.capacity() > 0 {
             give_back(std::mem::take(&mut self.pending));
         }
     }
 }
 
+/// Reads without waiting. Who gets less than there is room for has got all, and need not ask to learn that: the runtime is
+/// told as if it had asked, and waits for more.
+fn read_some(tcp: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
+    let room = into.len();
+    let mut got = 0;
+    let outcome = tcp.try_io(Interest::READABLE, || {
+        got = rustix::net::recv(tcp, into, RecvFlags::empty())?.0;
+        if (1..room).contains(&got) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+    });
+    if got > 0 { Ok(got) } else { outcome.map(|()| 0) }
+}
+
 impl AsyncRead for Socket {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
         loop {
-            match self.tcp.try_read(buffer.initialize_unfilled()) {
-                Ok(n) => {
+            if !this.inbox.is_empty() {
+                let n = this.inbox.take(buffer);
+                return Poll::Ready(this.charge(n));
+            }
+            let outcome = if buffer.remaining() < READ_BUFFER {
+                this.inbox.fill(|room| read_some(&this.tcp, room)).map(|()| this.inbox.is_empty())
+            } else {
+                read_some(&this.tcp, buffer.initialize_unfilled()).and_then(|n| {
                     buffer.advance(n);
-                    return Poll::Ready(self.charge(n));
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.tcp.poll_read_ready(cx))?,
+                    this.charge(n).map(|()| true)
+                })
+            };
+            match outcome {
+                // Read into the buffer directly, or there is nothing more to come.
+                Ok(true) => return Poll::Ready(Ok(())),
+                Ok(false) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(this.tcp.poll_read_ready(cx))?,
                 Err(e) => return Poll::Ready(Err(e)),
             }
         }
