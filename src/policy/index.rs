@@ -1,7 +1,7 @@
 //! Which rules a request can concern: found by what their patterns begin with.
 
 use std::collections::HashMap;
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hasher};
 
 use rustc_hash::FxBuildHasher;
 
@@ -17,9 +17,9 @@ const LONG: usize = 8;
 /// Positions of rules, by the whole segments that all names matching them begin with.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    /// Positions of lists, by the hash of their prefix. The prefixes are the policy's; nobody who asks can make them
+    /// Position of the first list with a prefix of this hash. The prefixes are the policy's; nobody who asks can make them
     /// collide.
-    by_prefix: HashMap<u64, Vec<usize>, FxBuildHasher>,
+    by_prefix: HashMap<u64, usize, FxBuildHasher>,
     lists: Vec<List>,
     /// Bit `n` is set if a prefix has `n` segments. The last bit stands for all that are longer.
     depths: u64,
@@ -30,15 +30,26 @@ pub(super) struct Index {
 #[derive(Debug, Default)]
 pub(super) struct List {
     prefix: Box<str>,
+    /// Position of another list whose prefix has the same hash.
+    next: Option<usize>,
     pub(super) allowing: Positions,
     pub(super) denying: Positions,
+}
+
+/// A rule that can match, by one of its patterns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Candidate {
+    /// Position of the rule.
+    pub(super) rule: u32,
+    /// Position of the pattern in the rule. Of no meaning for the catalog.
+    pub(super) pattern: usize,
 }
 
 /// Rules of one effect.
 #[derive(Debug, Default)]
 pub(super) struct Positions {
-    /// In ascending order.
-    pub(super) rules: Vec<u32>,
+    /// In the order of the rules.
+    pub(super) rules: Vec<Candidate>,
     /// Position among the long ones of this effect, if it is one.
     pub(super) long: Option<usize>,
 }
@@ -48,10 +59,10 @@ impl Index {
         let mut index = Self::default();
         for (position, rule) in (0..).zip(rules) {
             if rule.actions.contains(Action::Catalog) {
-                index.catalog.add(position, rule.effect);
+                index.catalog.add(Candidate { rule: position, pattern: 0 }, rule.effect);
             }
-            for pattern in &rule.repositories {
-                index.add(pattern.prefix(), position, rule.effect);
+            for (place, pattern) in rule.repositories.iter().enumerate() {
+                index.add(pattern.prefix(), Candidate { rule: position, pattern: place }, rule.effect);
             }
         }
         for effect in [Effect::Allow, Effect::Deny] {
@@ -63,26 +74,28 @@ impl Index {
         index
     }
 
-    fn add(&mut self, prefix: &str, position: u32, effect: Effect) {
+    fn add(&mut self, prefix: &str, candidate: Candidate, effect: Effect) {
         let place = self.place_of(prefix).unwrap_or_else(|| {
-            self.lists.push(List { prefix: prefix.into(), ..List::default() });
-            let place = self.lists.len() - 1;
-            self.by_prefix.entry(FxBuildHasher.hash_one(prefix)).or_default().push(place);
+            let place = self.lists.len();
+            let next = self.by_prefix.insert(hash(prefix), place);
+            self.lists.push(List { prefix: prefix.into(), next, ..List::default() });
             place
         });
         self.depths |= bit(segments(prefix));
         if let Some(list) = self.lists.get_mut(place) {
-            list.add(position, effect);
+            list.add(candidate, effect);
         }
     }
 
     fn place_of(&self, prefix: &str) -> Option<usize> {
-        let places = self.by_prefix.get(&FxBuildHasher.hash_one(prefix))?;
-        places.iter().copied().find(|place| {
-            self.lists
-                .get(*place)
-                .is_some_and(|list| list.prefix.len() == prefix.len() && begins_with(prefix, &list.prefix))
-        })
+        let mut place = *self.by_prefix.get(&hash(prefix))?;
+        loop {
+            let list = self.lists.get(place)?;
+            if list.prefix.len() == prefix.len() && begins_with(prefix, &list.prefix) {
+                return Some(place);
+            }
+            place = list.next?;
+        }
     }
 
     /// The rules that are about the catalog.
@@ -90,14 +103,16 @@ impl Index {
         &self.catalog
     }
 
-    /// The lists whose rules a repository of this name can match.
-    pub(super) fn of_repository(&self, name: &str) -> impl Iterator<Item = &List> {
+    /// The lists whose rules a repository of this name can match, each with what the name has below the list's prefix
+    /// (see [`RepositoryPattern::matches_below`](super::template::RepositoryPattern::matches_below)).
+    pub(super) fn of_repository<'n>(&self, name: &'n str) -> impl Iterator<Item = (&List, Option<&'n str>)> {
         let ends = name.bytes().enumerate().filter(|(_, byte)| *byte == b'/').map(|(end, _)| end);
-        let prefixes = std::iter::once(0).chain(ends).chain([name.len()]).enumerate();
-        prefixes
-            .filter(|(depth, _)| self.depths & bit(*depth) != 0)
-            .filter_map(|(_, end)| self.place_of(name.get(..end)?))
-            .filter_map(|place| self.lists.get(place))
+        let prefixes = ends.chain([name.len()]).map(|end| (end, name.get(end + 1..)));
+        let prefixes = std::iter::once((0, Some(name))).chain(prefixes).enumerate();
+        prefixes.filter(|(depth, _)| self.depths & bit(*depth) != 0).filter_map(|(_, (end, below))| {
+            let list = self.lists.get(self.place_of(name.get(..end)?)?)?;
+            Some((list, below))
+        })
     }
 
     /// The long ones among the lists of an effect, in the order of their positions.
@@ -107,11 +122,8 @@ impl Index {
 }
 
 impl List {
-    fn add(&mut self, position: u32, effect: Effect) {
-        let positions = self.of_mut(effect);
-        if positions.rules.last() != Some(&position) {
-            positions.rules.push(position);
-        }
+    fn add(&mut self, candidate: Candidate, effect: Effect) {
+        self.of_mut(effect).rules.push(candidate);
     }
 
     fn of(&self, effect: Effect) -> &Positions {
@@ -133,6 +145,12 @@ impl List {
 #[inline]
 pub(super) fn begins_with(text: &str, prefix: &str) -> bool {
     text.len() >= prefix.len() && prefix.bytes().zip(text.bytes()).all(|(expected, found)| expected == found)
+}
+
+fn hash(prefix: &str) -> u64 {
+    let mut hasher = FxBuildHasher.build_hasher();
+    hasher.write(prefix.as_bytes());
+    hasher.finish()
 }
 
 fn segments(prefix: &str) -> usize {

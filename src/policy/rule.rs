@@ -11,7 +11,7 @@ use super::actions::{Actions, Wanted};
 use super::decide::{Facts, IMMUTABLE_RULE, PING_RULE};
 use super::glob::Wildcard;
 use super::immutable::ImmutableTags;
-use super::index::{Index, Positions};
+use super::index::{Index, List, Positions};
 use super::limit::Limit;
 use super::selector::Selector;
 use super::standing::Standing;
@@ -77,36 +77,43 @@ impl Policy {
     /// The first rule of the file that denies, and the first that allows.
     pub(super) fn first_matches(&self, question: &Question<'_>) -> (Option<&Rule>, Option<&Rule>) {
         let (mut denies, mut allows) = (None, None);
+        let mut look = |list: &List, matches: &dyn Fn(&Rule, usize) -> bool| {
+            denies = self.earlier(denies, &list.denying, question, Effect::Deny, matches);
+            allows = self.earlier(allows, &list.allowing, question, Effect::Allow, matches);
+        };
         match question.access.repository {
             Some(name) => {
-                for list in self.index.of_repository(name.as_str()) {
-                    denies = self.earlier(denies, &list.denying, question, Effect::Deny);
-                    allows = self.earlier(allows, &list.allowing, question, Effect::Allow);
+                for (list, below) in self.index.of_repository(name.as_str()) {
+                    look(list, &|rule, pattern| {
+                        let values = question.standing.values(rule.effect);
+                        let pattern = rule.repositories.get(pattern);
+                        pattern.is_some_and(|pattern| pattern.matches_below(below, values, rule.effect))
+                    });
                 }
             }
-            None => {
-                denies = self.earlier(denies, &self.index.catalog().denying, question, Effect::Deny);
-                allows = self.earlier(allows, &self.index.catalog().allowing, question, Effect::Allow);
-            }
+            None => look(self.index.catalog(), &|_, _| true),
         }
         (denies.map(|(_, rule)| rule), allows.map(|(_, rule)| rule))
     }
 
-    /// The first rule of a list that matches, if it stands before one that was found in another list.
+    /// The first rule of a list that matches, if it stands before one that was found in another list. `matches` tells
+    /// whether a pattern of a rule, by its position, does.
     fn earlier<'p>(
         &'p self,
         found: Option<(u32, &'p Rule)>,
         list: &Positions,
         question: &Question<'_>,
         effect: Effect,
+        matches: impl Fn(&Rule, usize) -> bool,
     ) -> Option<(u32, &'p Rule)> {
-        for position in question.standing.narrow(effect, list) {
+        for candidate in question.standing.narrow(effect, list) {
             // Ascending: after a rule that matched in another list none of this one matters.
-            if found.is_some_and(|(before, _)| before < *position) {
+            if found.is_some_and(|(before, _)| before < candidate.rule) {
                 break;
             }
-            if let Some(rule) = self.rule(*position).filter(|rule| question.is_met_by(rule)) {
-                return Some((*position, rule));
+            let met = |rule: &&Rule| question.is_met_by(rule, |rule| matches(rule, candidate.pattern));
+            if let Some(rule) = self.rule(candidate.rule).filter(met) {
+                return Some((candidate.rule, rule));
             }
         }
         found
@@ -155,12 +162,14 @@ impl<'a> Question<'a> {
         }
     }
 
-    /// Whether a rule matches: all its aspects fit. What is compared most quickly comes first.
-    fn is_met_by(&self, rule: &Rule) -> bool {
+    /// Whether a rule matches: all its aspects fit, the repository as `is_there` finds. What is compared most quickly comes
+    /// first.
+    #[inline]
+    fn is_met_by(&self, rule: &Rule, is_there: impl Fn(&Rule) -> bool) -> bool {
         self.fits(rule, Aspect::Action)
             && self.fits(rule, Aspect::Client)
             && self.fits(rule, Aspect::Tag)
-            && self.fits(rule, Aspect::Repository)
+            && is_there(rule)
             && self.fits(rule, Aspect::When)
     }
 

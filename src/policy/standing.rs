@@ -3,7 +3,7 @@
 use crate::config::policy::Effect;
 use crate::identity::PeerIdentity;
 
-use super::index::Positions;
+use super::index::{Candidate, Positions};
 use super::limit::Applied;
 use super::rule::{Policy, Rule, Subjects};
 use super::template::Values;
@@ -27,7 +27,7 @@ struct Share {
     groups: Box<[u64]>,
     values: Values,
     /// For each long list its rules that concern the client.
-    long: Box<[Box<[u32]>]>,
+    long: Box<[Box<[Candidate]>]>,
 }
 
 impl Policy {
@@ -60,7 +60,7 @@ impl Standing {
     }
 
     /// The rules of a list, without most of those that don't concern the client.
-    pub(super) fn narrow<'s>(&'s self, effect: Effect, list: &'s Positions) -> &'s [u32] {
+    pub(super) fn narrow<'s>(&'s self, effect: Effect, list: &'s Positions) -> &'s [Candidate] {
         list.long.and_then(|position| self.share(effect).long.get(position)).map_or(&list.rules, |rules| rules)
     }
 
@@ -87,7 +87,7 @@ impl Share {
         }
         let values = policy.sources.iter().map(|source| source.value(&policy.groups, identity, effect)).collect();
         let mut share = Self { groups, values, long: Box::default() };
-        let concerns = |position: &u32| policy.rule(*position).is_some_and(|rule| share.includes(rule));
+        let concerns = |candidate: &Candidate| policy.rule(candidate.rule).is_some_and(|rule| share.includes(rule));
         let filtered = |list: &Positions| list.rules.iter().copied().filter(concerns).collect();
         share.long = policy.index.long_lists(effect).map(filtered).collect();
         share

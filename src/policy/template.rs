@@ -74,7 +74,13 @@ impl RepositoryPattern {
         self.matches_with(repository, Effect::Allow, |_| None)
     }
 
+    /// Whether the pattern matches a name of which this is what stands below the pattern's prefix; none if the name is the
+    /// prefix.
     #[inline]
+    pub(super) fn matches_below(&self, below: Option<&str>, values: &Values, effect: Effect) -> bool {
+        self.rest_matches(below, effect, |source| values.get(source)?.as_deref())
+    }
+
     fn matches_with<'v>(
         &self,
         repository: &RepoName,
@@ -92,6 +98,11 @@ impl RepositoryPattern {
             None if below.is_empty() => None,
             None => return false,
         };
+        self.rest_matches(below, effect, value)
+    }
+
+    #[inline]
+    fn rest_matches<'v>(&self, below: Option<&str>, effect: Effect, value: impl Fn(usize) -> Option<&'v str>) -> bool {
         match (&*self.rest, below) {
             ([Segment::Any], _) => true,
             (rest, None) => rest.iter().all(|segment| *segment == Segment::Any),
