@@ -19,8 +19,17 @@ use std::time::Duration;
 /// valgrind is some fifty times slower than the machine, and the machine may have other work.
 const LONG: Duration = Duration::from_secs(240);
 
-/// Functions of the C library that hand out memory.
-const ALLOCATING: [&str; 5] = ["malloc", "calloc", "realloc", "posix_memalign", "aligned_alloc"];
+/// Functions of the C library that hand out memory, and those of the gateway's own allocator.
+const ALLOCATING: [&str; 8] = [
+    "malloc",
+    "calloc",
+    "realloc",
+    "posix_memalign",
+    "aligned_alloc",
+    "mi_malloc_aligned",
+    "mi_zalloc_aligned",
+    "mi_realloc_aligned",
+];
 
 #[derive(Clone, Copy, Debug)]
 struct Cost {
