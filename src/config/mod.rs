@@ -18,6 +18,7 @@ mod resolve;
 mod schema;
 mod secret;
 mod settings;
+mod table;
 mod units;
 mod yaml;
 
@@ -34,5 +35,7 @@ pub use settings::{
     RequestLimits, Revocation, ServerCertificate, Settings, SharedRedis, StorageHost, TlsVersion, UploadBinding,
     Upstream, UpstreamLimits, UpstreamTimeouts, UpstreamTls,
 };
+pub(crate) use table::FIXED;
+pub use table::table;
 pub use units::{ByteSize, HumanDuration};
 pub use yaml::{Document, parse as parse_yaml};

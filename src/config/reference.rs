@@ -155,34 +155,43 @@ impl<'s> Page<'s> {
         self.object(property).is_none() && property.get("items").and_then(|items| self.object(items)).is_none()
     }
 
-    /// The object that a property is, or is when it isn't null.
     fn object(&self, property: &'s Schema) -> Option<&'s Schema> {
-        let alternatives = property.get("anyOf").and_then(Schema::as_array).into_iter().flatten();
-        let resolved = std::iter::once(property).chain(alternatives).map(|schema| self.resolve(schema));
-        resolved.into_iter().find(|schema| schema.get("properties").is_some())
+        object(self.root, property)
     }
 
-    /// The documented words that a property may be.
     fn choices(&self, property: &'s Schema) -> impl Iterator<Item = &'s Schema> + use<'s> {
-        self.resolve(property).get("oneOf").and_then(Schema::as_array).into_iter().flatten()
-    }
-
-    fn resolve(&self, schema: &'s Schema) -> &'s Schema {
-        let target = schema["$ref"].as_str().and_then(|target| target.strip_prefix('#'));
-        target.and_then(|pointer| self.root.pointer(pointer)).unwrap_or(schema)
+        choices(self.root, property)
     }
 }
 
-fn properties(schema: &Schema) -> impl Iterator<Item = (&String, &Schema)> {
+/// The object that a property is, or is when it isn't null.
+pub(super) fn object<'s>(root: &'s Schema, property: &'s Schema) -> Option<&'s Schema> {
+    let alternatives = property.get("anyOf").and_then(Schema::as_array).into_iter().flatten();
+    let resolved = std::iter::once(property).chain(alternatives).map(|schema| resolve(root, schema));
+    resolved.into_iter().find(|schema| schema.get("properties").is_some())
+}
+
+/// The documented words that a property may be.
+pub(super) fn choices<'s>(root: &'s Schema, property: &'s Schema) -> impl Iterator<Item = &'s Schema> + use<'s> {
+    resolve(root, property).get("oneOf").and_then(Schema::as_array).into_iter().flatten()
+}
+
+/// What a reference leads to.
+pub(super) fn resolve<'s>(root: &'s Schema, schema: &'s Schema) -> &'s Schema {
+    let target = schema["$ref"].as_str().and_then(|target| target.strip_prefix('#'));
+    target.and_then(|pointer| root.pointer(pointer)).unwrap_or(schema)
+}
+
+pub(super) fn properties(schema: &Schema) -> impl Iterator<Item = (&String, &Schema)> {
     schema["properties"].as_object().into_iter().flatten()
 }
 
-fn description(schema: &Schema) -> &str {
+pub(super) fn description(schema: &Schema) -> &str {
     schema["description"].as_str().unwrap_or_default()
 }
 
 /// A value on one line of YAML. Text is quoted only where YAML would read something else.
-fn flow(value: &Schema) -> String {
+pub(super) fn flow(value: &Schema) -> String {
     match value {
         Schema::String(text) if is_plain_text(text) => text.clone(),
         Schema::Array(items) => format!("[{}]", items.iter().map(flow).collect::<Vec<_>>().join(", ")),

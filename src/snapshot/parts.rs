@@ -97,17 +97,18 @@ impl Pinned {
     fn changed_keys(&self, other: &Self) -> Vec<String> {
         let listeners = other.listeners.iter().enumerate().filter(|(_, listener)| !self.listeners.contains(listener));
         let listeners = listeners.map(|(index, _)| format!("listeners[{index}].addresses"));
-        let others = [
-            ("threads", self.threads != other.threads),
-            ("health", self.health != other.health),
-            ("admin", self.admin != other.admin),
-            ("access_log", self.access_log != other.access_log),
-            ("audit_log", self.audit_log != other.audit_log),
-            ("log", self.log != other.log),
-            ("limits", self.limits != other.limits),
-            ("state_directory", self.state_directory != other.state_directory),
+        let changed = [
+            self.threads != other.threads,
+            self.health != other.health,
+            self.admin != other.admin,
+            self.access_log != other.access_log,
+            self.audit_log != other.audit_log,
+            self.log != other.log,
+            self.limits != other.limits,
+            self.state_directory != other.state_directory,
         ];
-        listeners.chain(others.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key.to_owned())).collect()
+        let others = config::FIXED.into_iter().zip(changed).filter(|(_, changed)| *changed);
+        listeners.chain(others.map(|(key, _)| key.to_owned())).collect()
     }
 }
 
