@@ -29,6 +29,7 @@ mod embedding;
 mod explain_page;
 mod firewall;
 mod groups;
+mod guides;
 mod harness;
 mod headers;
 mod healthcheck;

@@ -1,5 +1,6 @@
 //! The guide to revocation: its commands run as they stand there, and its settings are taken.
 
+use crate::support::blocks::blocks;
 use crate::support::gateway::{Gateway, gateway};
 use crate::support::pki::Identity;
 use crate::support::process;
@@ -10,14 +11,12 @@ use std::path::Path;
 use std::time::Duration;
 use tempfile::TempDir;
 
-/// The text of every block of a guide that is marked as being in `language`.
-fn blocks(guide: &str, language: &str) -> Vec<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(guide);
-    let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{guide}: {e}"));
-    let fences = text.split("\n```").collect::<Vec<_>>();
-    // What follows an opening fence is a block, what follows a closing one is not.
-    let inside = fences.iter().skip(1).step_by(2);
-    inside.filter_map(|block| Some(block.strip_prefix(language)?.strip_prefix('\n')?.to_owned())).collect()
+/// The text of every block of the guide in `language` that is to be run.
+fn texts(language: &str) -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/revocation.md");
+    let found = blocks(&fs::read_to_string(path).expect("the guide"));
+    let mine = found.into_iter().filter(|block| block.language == language && block.not_run().is_none());
+    mine.map(|block| block.text).collect()
 }
 
 /// Runs the guide's commands in an empty directory, where `portcullis` is the one under test.
@@ -26,7 +25,7 @@ fn follow() -> TempDir {
     let programs = directory.path().join(".programs");
     fs::create_dir(&programs).expect("writable");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_portcullis"), programs.join("portcullis")).expect("writable");
-    let script = blocks("docs/revocation.md", "sh").join("\n");
+    let script = texts("sh").join("\n");
     assert!(script.contains("pki revoke") && script.contains("-gencrl"), "the commands were not found: {script}");
     let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap_or_default());
     process::run_with("bash", &["-euo", "pipefail", "-c", &script], b"", Duration::from_secs(120), |command| {
@@ -68,7 +67,7 @@ fn its_commands_make_lists_that_revoke_one_client_and_not_the_other() {
 
 #[test]
 fn its_settings_are_taken() {
-    let settings = blocks("docs/revocation.md", "yaml");
+    let settings = texts("yaml");
     let settings = settings.iter().filter(|block| block.starts_with("revocation:"));
     let mut taken = 0;
     for block in settings {

@@ -2,6 +2,7 @@
 
 mod answer;
 pub mod balancer;
+pub mod blocks;
 pub mod client;
 pub mod crl;
 mod der;
@@ -10,6 +11,7 @@ pub mod gateway;
 pub mod h2client;
 pub mod h2raw;
 pub mod heir;
+pub mod machine;
 pub mod manager;
 mod pattern;
 pub mod pki;
