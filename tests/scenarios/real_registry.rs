@@ -97,7 +97,7 @@ fn curl_pushes_and_pulls_over_both_versions() {
             .expect("a location");
         let put = format!("{location}&digest=sha256:{digest}");
         let done = curl_gateway(&gateway, &["-i", version, "-X", "PUT"], &put, b"").expect_success("ending").text();
-        assert!(done.contains(" 201"), "{done}");
+        assert!(done.contains(" 201 "), "{done}");
         let blob = format!("/v2/team/app/blobs/sha256:{digest}");
         let pulled = curl_gateway(&gateway, &["-f", version], &blob, b"").expect_success("pulling");
         assert_eq!(sha256(&pulled.stdout), digest);
@@ -234,7 +234,7 @@ fn a_secret_layer_cannot_be_mounted_into_ones_own_repository() {
             let mut arguments = arguments.clone();
             arguments.extend(["-i", version]);
             let shown = curl_gateway(&gateway, &arguments, target, b"").all();
-            assert!(!shown.contains(" 201"), "{arguments:?} {target}: {shown}");
+            assert!(!shown.contains(" 201 "), "{arguments:?} {target}: {shown}");
             assert!(!holds(&registry, "team/own", &secret), "{arguments:?} {target}: mounted");
         }
     }
@@ -242,7 +242,7 @@ fn a_secret_layer_cannot_be_mounted_into_ones_own_repository() {
     let base = seed(&registry, "lib/base", b"a public layer");
     let target = format!("{uploads}?mount={base}&from=lib/base");
     let shown = curl_gateway(&gateway, &["-i", "-X", "POST"], &target, b"").all();
-    assert!(shown.contains(" 201") && holds(&registry, "team/own", &base), "{shown}");
+    assert!(shown.contains(" 201 ") && holds(&registry, "team/own", &base), "{shown}");
 }
 
 #[test]
