@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use log::Level;
 use tokio::net::TcpStream;
@@ -16,7 +16,7 @@ use super::proxy_protocol;
 use super::serve::Serving;
 use super::socket::{Socket, abort, close_gently};
 use crate::snapshot::{Listener, unix_now};
-use crate::telemetry::{ClientRecord, ConnectionRecord, HandshakeResult, Telemetry, Text};
+use crate::telemetry::{ClientRecord, ConnectionRecord, HandshakeResult, RefusedHandshake, Telemetry, Text};
 use crate::tls::{self, Accepted, HandshakeFailure};
 
 /// A connection whose client was let in.
@@ -146,7 +146,7 @@ struct Allowance {
 
 impl Allowance {
     fn take(&self) -> bool {
-        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
+        let now = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs();
         if self.second.swap(now, Ordering::Relaxed) != now {
             self.taken.store(0, Ordering::Relaxed);
         }
@@ -168,9 +168,24 @@ impl fmt::Display for Ends {
     }
 }
 
-fn report_failure(telemetry: &Telemetry, listener: &str, ends: Ends, failure: &HandshakeFailure, started: Instant) {
+fn report_failure(
+    telemetry: &Telemetry,
+    listener: &Arc<str>,
+    ends: Ends,
+    failure: &HandshakeFailure,
+    started: Instant,
+) {
     telemetry.metrics.handshake(failure.result, started.elapsed());
     // Anybody can cause these lines, so they may not fill a disk; the metric counts every one.
+    if failure.result.level() <= Level::Info {
+        telemetry.lately.handshake_refused(RefusedHandshake {
+            time: SystemTime::now(),
+            listener: listener.clone(),
+            client: ends.client,
+            result: failure.result,
+            detail: failure.detail.clone(),
+        });
+    }
     let level = if LINES.take() { failure.result.level() } else { Level::Debug };
     log::log!(level, "handshake refused: {} (listener {listener}, {ends}): {}", failure.result, failure.detail);
 }

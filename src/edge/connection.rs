@@ -231,11 +231,7 @@ impl Register {
         let mut ended = 0;
         for shard in &self.shards {
             // Judged outside the lock: a worker that accepts must not wait for a scan.
-            let members: Vec<Arc<Connection>> = match shard.lock() {
-                Ok(shard) => shard.values().cloned().collect(),
-                Err(poisoned) => poisoned.into_inner().values().cloned().collect(),
-            };
-            for connection in members {
+            for connection in members(shard) {
                 if let Some(reason) = judge(&connection) {
                     connection.end(reason);
                     ended += 1;
@@ -243,6 +239,36 @@ impl Register {
             }
         }
         ended
+    }
+
+    /// Who is connected: the `most` clients with the most connections, and how many others there are.
+    #[must_use]
+    pub fn clients(&self, most: usize) -> Presence {
+        let mut clients: HashMap<ClientId, Present> = HashMap::new();
+        for shard in &self.shards {
+            for connection in members(shard) {
+                let client = clients.entry(connection.client_id).or_insert_with(|| Present {
+                    latest: connection.record.clone(),
+                    connections: 0,
+                    requests: 0,
+                    newest: 0,
+                });
+                client.connections += 1;
+                client.requests += connection.requests();
+                if connection.id >= client.newest {
+                    (client.newest, client.latest) = (connection.id, connection.record.clone());
+                }
+            }
+        }
+        let mut clients: Vec<_> = clients.into_values().collect();
+        let connections = clients.iter().map(|client| client.connections).sum();
+        clients.sort_by(|a, b| {
+            let rank = |client: &Present| (std::cmp::Reverse(client.connections), std::cmp::Reverse(client.requests));
+            rank(a).cmp(&rank(b)).then_with(|| a.latest.identity.label.cmp(&b.latest.identity.label))
+        });
+        let others = clients.len().saturating_sub(most);
+        clients.truncate(most);
+        Presence { clients, others, connections }
     }
 
     /// How many connections are live.
@@ -259,6 +285,36 @@ impl Register {
             Err(poisoned) => Some(poisoned.into_inner()),
         }
     }
+}
+
+fn members(shard: &Mutex<Shard>) -> Vec<Arc<Connection>> {
+    match shard.lock() {
+        Ok(shard) => shard.values().cloned().collect(),
+        Err(poisoned) => poisoned.into_inner().values().cloned().collect(),
+    }
+}
+
+/// Who is connected.
+#[derive(Debug)]
+pub struct Presence {
+    /// Those with the most connections, they first.
+    pub clients: Vec<Present>,
+    /// How many clients there are besides.
+    pub others: usize,
+    /// Connections of all of them.
+    pub connections: usize,
+}
+
+/// A client that is connected.
+#[derive(Debug)]
+pub struct Present {
+    /// Its newest connection.
+    pub latest: Arc<ConnectionRecord>,
+    /// How many it has.
+    pub connections: usize,
+    /// Requests on them so far.
+    pub requests: u64,
+    newest: u64,
 }
 
 /// A connection's place in the [`Register`].

@@ -10,8 +10,8 @@ use super::keeping::Keeping;
 use crate::config::{Diagnostics, Severity};
 use crate::edge::Edge;
 use crate::snapshot::{Builder, Built, Failed, Fetcher, Publisher, Reader, Snapshot, Watcher};
-use crate::telemetry::ReloadResult;
 use crate::telemetry::audit::AdminAction;
+use crate::telemetry::{ReloadResult, Reloaded};
 use crate::upstream;
 
 /// How often live connections are looked through for certificates and lists that have run out.
@@ -97,6 +97,15 @@ impl ControlPlane {
         self.builder = Some(builder);
         let answer = self.take_in(outcome, origin, noticed, started).await;
         let told = answer.as_deref().map_err(String::as_str);
+        let (Ok(report) | Err(report)) = told;
+        self.edge.telemetry.lately.reloaded(Reloaded {
+            time: SystemTime::now(),
+            origin: origin.to_owned(),
+            took: started.elapsed(),
+            generation: self.reader.load().generation,
+            ok: told.is_ok(),
+            report: report.to_owned(),
+        });
         self.edge.telemetry.audit.admin(AdminAction::Reload, origin, told);
         self.keep();
         answer

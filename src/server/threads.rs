@@ -16,7 +16,7 @@ use crate::edge::{App, Bound, Counters, Edge, Register, WindowBudget, Worker};
 use crate::proxy;
 use crate::snapshot::{Builder, Built, Fetcher, Publisher, Reader, Watcher};
 use crate::tag_locks::TagLocks;
-use crate::telemetry::{self, ReloadResult, Telemetry};
+use crate::telemetry::{self, ReloadResult, Reloaded, STEP, Telemetry};
 
 /// Idle connections to upstreams that each serving thread keeps.
 const POOL_SIZE: usize = 256;
@@ -29,6 +29,8 @@ pub(super) struct Plan {
     pub(super) builder: Builder,
     pub(super) built: Built,
     pub(super) bound: Vec<Bound>,
+    /// For the connections to come.
+    pub(super) register: Arc<Register>,
     pub(super) telemetry: Telemetry,
     pub(super) watcher: Option<Watcher>,
     pub(super) reloads: mpsc::Receiver<Reload>,
@@ -63,8 +65,9 @@ pub(super) fn start(plan: Plan) -> Result<(JoinHandle<()>, watch::Receiver<bool>
 }
 
 async fn run(plan: Plan, started: &std_mpsc::SyncSender<Result<(), String>>) {
-    let Plan { builder, built, bound, telemetry, watcher, reloads, publisher, reader, open, draining, hurried, beat } =
-        plan;
+    let Plan { builder, built, bound, register, telemetry, watcher, reloads, publisher, reader, .. } = plan;
+    let (open, draining, hurried, beat) = (plan.open, plan.draining, plan.hurried, plan.beat);
+    let began = Instant::now();
     let mut fetcher = Fetcher::new(builder.shelf(), telemetry.metrics.clone());
     let first = built.snapshot.generation;
     let (builder, built) = match settle(&mut fetcher, builder, built, FETCH_PATIENCE).await {
@@ -78,10 +81,11 @@ async fn run(plan: Plan, started: &std_mpsc::SyncSender<Result<(), String>>) {
     let settings = built.snapshot.settings.clone();
     telemetry.metrics.publish(&built.snapshot.published);
     telemetry.metrics.reload(ReloadResult::Published, SystemTime::now());
+    keep_history(&telemetry, &built, began);
     take_up(&built.new_upstreams).await;
     let edge = Edge {
         snapshots: reader.clone(),
-        register: Arc::new(Register::default()),
+        register,
         telemetry: telemetry.clone(),
         counters: Arc::new(Counters::default()),
         windows: Arc::new(WindowBudget::new(settings.limits.h2_upload_memory)),
@@ -115,6 +119,32 @@ async fn run(plan: Plan, started: &std_mpsc::SyncSender<Result<(), String>>) {
     }
     cut_the_rest(&workers, &edge.register).await;
     reloading.abort();
+}
+
+/// Begins what whoever looks will want to know: how it started, and how the last minutes were.
+fn keep_history(telemetry: &Telemetry, built: &Built, began: Instant) {
+    telemetry.lately.reloaded(Reloaded {
+        time: SystemTime::now(),
+        origin: "start".to_owned(),
+        took: began.elapsed(),
+        generation: built.snapshot.generation,
+        ok: true,
+        report: built.findings.to_string(),
+    });
+    // Nobody can look without the listener for it.
+    if built.snapshot.settings.admin.is_some() {
+        tokio::spawn(keep_sampling(telemetry.clone()));
+    }
+}
+
+/// Reads the counters at intervals, for whoever asks how the last minutes were.
+async fn keep_sampling(telemetry: Telemetry) {
+    let mut steps = tokio::time::interval(STEP);
+    steps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        steps.tick().await;
+        telemetry.lately.traffic.sample(Instant::now(), telemetry.metrics.totals());
+    }
 }
 
 /// Resolves once the order is given, or nobody can give it any more.

@@ -100,7 +100,7 @@ impl Formatter for OneLine {
 }
 
 /// Shows text with everything unsafe escaped as in Rust's string literals.
-pub(super) struct Escaped<'a>(pub(super) &'a str);
+pub(crate) struct Escaped<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

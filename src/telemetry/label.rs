@@ -192,8 +192,8 @@ mod tests {
     use super::*;
     use crate::telemetry::shadow::ShadowResult;
     use crate::telemetry::{
-        CertificateKind, DigestCheck, EndReason, HandshakeResult, HttpVersion, LimitKind, Outcome, RedirectResult,
-        ReloadResult, SharedFault, Unanswered, UpgradeResult, UpstreamFault,
+        AdminRefusal, CertificateKind, DigestCheck, EndReason, Fate, HandshakeResult, HttpVersion, LimitKind, Outcome,
+        RedirectResult, ReloadResult, SharedFault, Unanswered, UpgradeResult, UpstreamFault,
     };
 
     fn assert_closed<L: Label>() {
@@ -222,6 +222,8 @@ mod tests {
         assert_closed::<ShadowResult>();
         assert_closed::<UpgradeResult>();
         assert_closed::<CertificateKind>();
+        assert_closed::<AdminRefusal>();
+        assert_closed::<Fate>();
         assert_closed::<DigestCheck>();
         assert_closed::<RedirectResult>();
     }

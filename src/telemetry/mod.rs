@@ -5,11 +5,14 @@
 //! in the access log from it, so the two cannot disagree.
 
 mod access;
+mod admin;
 pub mod audit;
+mod certificates;
 mod content;
 mod escape;
 mod expiring;
 mod label;
+mod lately;
 mod layout;
 pub mod log;
 mod metrics;
@@ -20,23 +23,31 @@ mod queue;
 mod recent;
 mod record;
 mod shadow;
+mod traffic;
 
 use std::sync::Arc;
 
 pub use access::AccessLog;
+pub use admin::AdminRefusal;
 pub use audit::AuditLog;
+pub use certificates::CertificateKind;
 pub use content::{DigestCheck, RedirectResult};
+pub(crate) use escape::Escaped;
 pub use expiring::{Expiring, ExpiringClient};
 pub use label::Label;
-pub use metrics::{CertificateExpiry, CrlState, LimitMetrics, Metrics, Published, SharedMetrics, UpstreamMetrics};
+pub use lately::{Lately, RefusedHandshake, Reloaded};
+pub use metrics::{
+    Ailments, CertificateExpiry, CrlState, LimitMetrics, Metrics, Published, SharedMetrics, UpstreamMetrics,
+};
 pub use outcome::{
-    CertificateKind, EndReason, HandshakeResult, HttpVersion, LimitKind, Outcome, ReloadResult, SharedFault,
-    Unanswered, UpgradeResult, UpstreamFault,
+    EndReason, HandshakeResult, HttpVersion, LimitKind, Outcome, ReloadResult, SharedFault, Unanswered, UpgradeResult,
+    UpstreamFault,
 };
 pub use past::{Past, Unreadable};
 pub use recent::Recent;
 pub use record::{AccessRecord, ClientRecord, ConnectionRecord, DecisionId, RequestId, Text, TraceId, Verdict};
 pub use shadow::ShadowRecord;
+pub use traffic::{Counts, Fate, KEPT as STEPS_KEPT, STEP, Step};
 
 /// Where everything that is worth telling goes. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -49,8 +60,10 @@ pub struct Telemetry {
     pub audit: AuditLog,
     /// Client certificates that run out soon.
     pub expiring: Arc<Expiring>,
-    /// The last decisions.
+    /// The last decisions and refusals.
     pub recent: Arc<Recent>,
+    /// What else happened lately.
+    pub lately: Arc<Lately>,
 }
 
 impl Telemetry {

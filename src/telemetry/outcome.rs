@@ -423,20 +423,6 @@ labels! {
 }
 
 labels! {
-    /// What a certificate whose expiry is watched is for.
-    pub enum CertificateKind {
-        /// Presented to clients.
-        Server = "server",
-        /// An anchor or intermediate clients are verified against.
-        ClientCa = "client_ca",
-        /// Presented to an upstream.
-        UpstreamClient = "upstream_client",
-        /// An anchor an upstream is verified against.
-        UpstreamCa = "upstream_ca",
-    }
-}
-
-labels! {
     /// The HTTP version a client speaks.
     pub enum HttpVersion {
         /// HTTP/1.0.

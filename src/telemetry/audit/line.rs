@@ -42,6 +42,8 @@ labels! {
         Upgrade = "upgrade",
         /// The gateway was told to leave.
         Stop = "stop",
+        /// Somebody who may not asked the admin listener for something.
+        Access = "access",
     }
 }
 

@@ -39,6 +39,10 @@ impl AuditCounters {
         self.records.get(event).inc();
     }
 
+    pub(super) fn is_failed(&self) -> bool {
+        self.failed.get() != 0
+    }
+
     pub(in crate::telemetry) fn failed(&self, failed: bool) {
         self.failed.set(i64::from(failed));
     }

@@ -128,6 +128,10 @@ impl CrlFamilies {
         self.state_failed.set(i64::from(failed));
     }
 
+    pub(super) fn state_is_failed(&self) -> bool {
+        self.state_failed.get() != 0
+    }
+
     pub(super) fn change_in_effect(&self, after: Duration) {
         self.change_to_effect.observe(after.as_secs_f64());
     }

@@ -75,6 +75,11 @@ impl<L: Label, M> Table<L, M> {
         #[expect(clippy::expect_used, reason = "the table is made with a cell for each label of the same closed set")]
         self.cells.get(label.index()).expect("a table has a cell for every label of its set")
     }
+
+    /// Every label with its value.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (L, &M)> {
+        L::ALL.iter().copied().zip(&self.cells)
+    }
 }
 
 impl<L, M> fmt::Debug for Table<L, M> {
@@ -102,6 +107,12 @@ impl<A: Label, B: Label, C: Label, D: Label> Grid<A, B, C, D> {
     pub(super) fn get(&self, a: A, b: B, c: C, d: D) -> &IntCounter {
         let cell = self.cells.get(a).get(b).get(c).get(d);
         cell.get_or_init(|| self.family.with_label_values(&[a.as_str(), b.as_str(), c.as_str(), d.as_str()]))
+    }
+
+    /// What has been counted so far, by the last two labels. A combination comes several times.
+    pub(super) fn counted(&self) -> impl Iterator<Item = (C, D, u64)> {
+        let inner = self.cells.iter().flat_map(|(_, table)| table.iter().flat_map(|(_, cells)| cells.iter()));
+        inner.flat_map(|(c, cells)| cells.iter().filter_map(move |(d, cell)| Some((c, d, cell.get()?.get()))))
     }
 }
 

@@ -7,7 +7,8 @@ use prometheus::{IntCounter, IntGauge, IntGaugeVec};
 
 use super::crls::{CrlFamilies, CrlState};
 use super::family::{Families, Table};
-use crate::telemetry::outcome::{CertificateKind, ReloadResult};
+use crate::telemetry::certificates::CertificateKind;
+use crate::telemetry::outcome::ReloadResult;
 
 /// What a newly published generation consists of, as far as gauges tell it.
 #[derive(Clone, Debug, Default)]
@@ -35,6 +36,8 @@ pub struct CertificateExpiry {
     pub kind: CertificateKind,
     /// A name from the configuration. Of several certificates with the same name the earliest expiry is reported.
     pub name: String,
+    /// Its subject on one line; no metric tells it.
+    pub subject: String,
     /// `notBefore`, in seconds since the epoch.
     pub not_before: i64,
     /// `notAfter`, in seconds since the epoch.

@@ -24,8 +24,10 @@ use self::limits::LimitFamilies;
 use self::requests::RequestFamilies;
 use self::shared::SharedFamilies;
 use self::upstream::UpstreamFamilies;
+use super::admin::AdminRefusal;
 use super::outcome::{EndReason, HandshakeResult, HttpVersion, ReloadResult, UpgradeResult};
 use super::record::AccessRecord;
+use super::traffic::Counts;
 
 pub(super) use self::audit::AuditCounters;
 pub(super) use self::connections::OpenConnection;
@@ -36,7 +38,8 @@ pub use self::shared::SharedMetrics;
 pub use self::upstream::UpstreamMetrics;
 
 /// From a refusal, which takes well under a millisecond, to a layer of some gigabytes.
-const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0, 600.0];
+pub(super) const SECONDS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 30.0, 120.0, 600.0];
 
 /// All metrics of a gateway. There is no registry of the whole process: two gateways in one process don't mix.
 #[derive(Debug)]
@@ -53,9 +56,23 @@ pub struct Metrics {
     open_files_limit: IntGauge,
     connections_limit: IntGauge,
     upgrades: Table<UpgradeResult, IntCounter>,
+    admin_refusals: Table<AdminRefusal, IntCounter>,
     audit: AuditCounters,
     access_drops: Drops,
     log_drops: Drops,
+}
+
+/// What is wrong with what the gateway writes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ailments {
+    /// The audit log can't be written.
+    pub audit_fails: bool,
+    /// Something could not be written to the state directory.
+    pub state_fails: bool,
+    /// Access records that were not written, since the start.
+    pub access_records_lost: u64,
+    /// Messages of the log that were not written, since the start.
+    pub log_messages_lost: u64,
 }
 
 /// Counters of what was meant for a log and was not written.
@@ -107,7 +124,13 @@ impl Metrics {
             "Attempts to hand over to a successor, by how they ended.",
             &["result"],
         )?;
+        let admin_refusals = families.counters(
+            "admin_refusals_total",
+            "Connections to the admin listener, and requests there, that were turned away.",
+            &["reason"],
+        )?;
         Ok(Self {
+            admin_refusals: Table::new(|why: AdminRefusal| admin_refusals.with_label_values(&[why.as_str()])),
             open_files_limit: families.gauge(
                 "open_files_limit",
                 "How many descriptors may be open at a time: connections of clients and to registries, and files.",
@@ -203,6 +226,28 @@ impl Metrics {
     /// An attempt to hand over to a successor ended.
     pub fn upgrade(&self, result: UpgradeResult) {
         self.upgrades.get(result).inc();
+    }
+
+    /// Somebody was turned away from the admin listener.
+    pub fn admin_refused(&self, why: AdminRefusal) {
+        self.admin_refusals.get(why).inc();
+    }
+
+    /// What requests and transfers add up to since the start.
+    #[must_use]
+    pub fn totals(&self) -> Counts {
+        self.requests.totals()
+    }
+
+    /// What is wrong with this process's own records.
+    #[must_use]
+    pub fn ailments(&self) -> Ailments {
+        Ailments {
+            audit_fails: self.audit.is_failed(),
+            state_fails: self.generation.crls.state_is_failed(),
+            access_records_lost: self.access_drops.total(),
+            log_messages_lost: self.log_drops.total(),
+        }
     }
 
     /// A generation is in force: replaces everything that is told about certificates, revocation lists and upstreams.

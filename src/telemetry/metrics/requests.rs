@@ -1,5 +1,6 @@
 //! Requests and what they transfer.
 
+use prometheus::core::Metric as _;
 use prometheus::{Histogram, IntCounter};
 
 use super::SECONDS;
@@ -8,6 +9,7 @@ use crate::telemetry::label::{MethodLabel, RouteLabel, StatusClass};
 use crate::telemetry::outcome::Outcome;
 use crate::telemetry::record::AccessRecord;
 use crate::telemetry::shadow::ShadowResult;
+use crate::telemetry::traffic::{Counts, Fate};
 
 /// From a manifest to a layer of a machine-learning image: 1 KiB to 16 GiB.
 const BYTES: &[f64] = &[
@@ -77,6 +79,24 @@ impl RequestFamilies {
 
     pub(super) fn head_refused(&self) {
         self.requests.get(RouteLabel::None, MethodLabel::Other, StatusClass::ClientError, Outcome::Malformed).inc();
+    }
+
+    /// Everything counted so far.
+    pub(super) fn totals(&self) -> Counts {
+        let mut totals =
+            Counts { received: self.request_bytes.get(), sent: self.response_bytes.get(), ..Counts::default() };
+        self.requests.counted().for_each(|(status, outcome, count)| totals.add(Fate::of(outcome, status), count));
+        for (_, histogram) in self.seconds.iter() {
+            let metric = histogram.metric();
+            let histogram = metric.get_histogram();
+            let bounded = histogram.get_bucket().iter().map(prometheus::proto::Bucket::cumulative_count);
+            let mut below = 0;
+            for (count, upto) in totals.buckets.iter_mut().zip(bounded.chain([histogram.get_sample_count()])) {
+                *count += upto.saturating_sub(below);
+                below = upto;
+            }
+        }
+        totals
     }
 
     pub(super) fn received(&self, bytes: usize) {

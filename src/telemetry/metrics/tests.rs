@@ -27,6 +27,7 @@ fn populated() -> Metrics {
         certificates: vec![CertificateExpiry {
             kind: CertificateKind::Server,
             name: "a".to_owned(),
+            subject: String::new(),
             not_before: 0,
             not_after: 1,
         }],
@@ -126,6 +127,7 @@ fn what_a_generation_no_longer_names_is_no_longer_told() {
     let certificate = |name: &str, not_after| CertificateExpiry {
         kind: CertificateKind::Server,
         name: name.to_owned(),
+        subject: String::new(),
         not_before: not_after - 3,
         not_after,
     };

@@ -62,6 +62,18 @@ impl UpstreamMetrics {
         self.redirects.get(result).inc();
     }
 
+    /// Connections in use now, and requests that wait for one.
+    #[must_use]
+    pub fn load(&self) -> (i64, i64) {
+        (self.connections.get(), self.pending.get())
+    }
+
+    /// What has gone wrong since the start, and how often.
+    #[must_use]
+    pub fn faults(&self) -> Vec<(UpstreamFault, u64)> {
+        self.faults.iter().map(|(fault, count)| (fault, count.get())).filter(|(_, count)| *count > 0).collect()
+    }
+
     /// The addresses the upstream has now and whether each is healthy. Those not named are no longer reported.
     pub fn set_health<'a>(&self, addresses: impl IntoIterator<Item = (&'a str, bool)>) {
         let mut present = Vec::new();

@@ -9,6 +9,7 @@ use super::{
     CertificateKind, EndReason, HandshakeResult, HttpVersion, LimitKind, Outcome, SharedFault, Unanswered,
     UpstreamFault, populated,
 };
+use crate::telemetry::AdminRefusal;
 use crate::telemetry::audit::Event;
 use crate::telemetry::content::{DigestCheck, RedirectResult};
 use crate::telemetry::label::{Label, RouteLabel, StatusClass};
@@ -40,6 +41,7 @@ const VALUES: &[LabelTable] = &[
     ("result", "of `portcullis_shadow_decisions_total`", table::<ShadowResult>),
     ("protocol", "of `portcullis_connections_total`", table::<HttpVersion>),
     ("kind", "of `portcullis_upstream_errors_total`", table::<UpstreamFault>),
+    ("reason", "of `portcullis_admin_refusals_total`", table::<AdminRefusal>),
     ("result", "of `portcullis_digest_checks_total`", table::<DigestCheck>),
     ("result", "of `portcullis_upstream_redirects_total`", table::<RedirectResult>),
     ("result", "of `portcullis_shadow_decisions_total`", table::<ShadowResult>),
