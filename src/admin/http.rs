@@ -7,14 +7,16 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
+use crate::config::Secret;
+
 /// The longest head accepted, in bytes.
 const MAX_HEAD: usize = 8 * 1024;
 
 /// The most header fields accepted.
 const MAX_FIELDS: usize = 64;
 
-/// For the whole head to arrive, and for the whole answer to be taken.
-const DEADLINE: Duration = Duration::from_secs(5);
+/// For a handshake, for the whole head to arrive, and for the whole answer to be taken.
+pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 
 /// How much of what a client sends after its head is read and thrown away, and for how long.
 const MAX_DISCARD: u64 = 64 * 1024;
@@ -40,6 +42,8 @@ pub(super) struct Request {
     /// Whether a browser sends this on behalf of a page: there is an `Origin` field, or `Sec-Fetch-Site` names another
     /// site than this one.
     pub(super) for_page: bool,
+    /// The value of the only `Authorization` field.
+    pub(super) authorization: Option<Secret<Vec<u8>>>,
 }
 
 /// What is answered, always as text.
@@ -48,13 +52,20 @@ pub(super) struct Response {
     pub(super) status: Status,
     pub(super) content_type: &'static str,
     pub(super) body: String,
+    /// What a browser may do for it (Content Security Policy).
+    pub(super) policy: &'static str,
 }
+
+/// For what is no page: nothing, not even in a frame.
+const NOTHING: &str = "default-src 'none'; frame-ancestors 'none'";
 
 /// The statuses in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Status {
     Ok,
     BadRequest,
+    /// A token is missing, or wrong.
+    Unauthorized,
     Forbidden,
     NotFound,
     /// With the methods there are, for the `Allow` field.
@@ -71,7 +82,17 @@ impl Response {
         if !body.ends_with('\n') {
             body.push('\n');
         }
-        Self { status, content_type: "text/plain; charset=utf-8", body }
+        Self::of("text/plain; charset=utf-8", status, body)
+    }
+
+    /// Anything else that is no page.
+    pub(super) fn of(content_type: &'static str, status: Status, body: String) -> Self {
+        Self { status, content_type, body, policy: NOTHING }
+    }
+
+    /// A page, with what a browser may do for it.
+    pub(super) fn page(body: String, policy: &'static str) -> Self {
+        Self { status: Status::Ok, content_type: "text/html; charset=utf-8", body, policy }
     }
 
     /// The bytes that go out; to a `HEAD` request without the body, but with its length.
@@ -79,10 +100,17 @@ impl Response {
         let (code, reason) = self.status.line();
         let mut head = format!(
             "HTTP/1.1 {code} {reason}\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
-             X-Content-Type-Options: nosniff\r\nConnection: close\r\n",
+             X-Content-Type-Options: nosniff\r\nX-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\n\
+             Cross-Origin-Resource-Policy: same-origin\r\nContent-Security-Policy: {}\r\nConnection: close\r\n",
             self.content_type,
             self.body.len(),
+            self.policy,
         );
+        if self.status == Status::Unauthorized {
+            // Programs send the token as it is, browsers ask for it as a password (RFC 7617).
+            head.push_str("WWW-Authenticate: Bearer realm=\"portcullis\"\r\n");
+            head.push_str("WWW-Authenticate: Basic realm=\"portcullis\", charset=\"UTF-8\"\r\n");
+        }
         if let Status::MethodNotAllowed(allow) = self.status {
             head.push_str("Allow: ");
             head.push_str(allow);
@@ -101,6 +129,7 @@ impl Status {
         match self {
             Self::Ok => (200, "OK"),
             Self::BadRequest => (400, "Bad Request"),
+            Self::Unauthorized => (401, "Unauthorized"),
             Self::Forbidden => (403, "Forbidden"),
             Self::NotFound => (404, "Not Found"),
             Self::MethodNotAllowed(_) => (405, "Method Not Allowed"),
@@ -187,6 +216,11 @@ fn parse(bytes: &[u8]) -> Option<Head> {
     if hosts.next().is_some() {
         return malformed("the request has several Host fields");
     }
+    let mut tokens = named("authorization").map(|field| Secret::new(field.value.to_vec()));
+    let authorization = tokens.next();
+    if tokens.next().is_some() {
+        return malformed("the request has several Authorization fields");
+    }
     Some(Head::Complete(Request {
         method: method.to_owned(),
         path: path.to_owned(),
@@ -194,6 +228,7 @@ fn parse(bytes: &[u8]) -> Option<Head> {
         wants_json: query.split('&').any(|pair| pair == "format=json")
             || named("accept").any(|field| field.value.starts_with(b"application/json")),
         host,
+        authorization,
         for_page: named("origin").next().is_some() || named("sec-fetch-site").any(|field| !is_own(field.value)),
     }))
 }

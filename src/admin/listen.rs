@@ -36,10 +36,14 @@ pub(super) struct Listening<A> {
 }
 
 impl Socket {
-    pub(super) async fn accept(&self) -> io::Result<Box<dyn Stream>> {
+    /// The next connection, with the address it comes from.
+    pub(super) async fn accept(&self) -> io::Result<(Box<dyn Stream>, Option<SocketAddr>)> {
         Ok(match self {
-            Self::Tcp(listener) => Box::new(listener.accept().await?.0),
-            Self::Unix { listener, .. } => Box::new(listener.accept().await?.0),
+            Self::Tcp(listener) => {
+                let (stream, from) = listener.accept().await?;
+                (Box::new(stream), Some(from))
+            }
+            Self::Unix { listener, .. } => (Box::new(listener.accept().await?.0), None),
         })
     }
 }
@@ -49,18 +53,14 @@ pub(super) fn health(address: SocketAddr, adopted: Option<OwnedFd>) -> io::Resul
     tcp(address, adopted).map_err(|error| named("health.address", &address.to_string(), &error))
 }
 
-/// Listens for administration: on loopback, or on a socket for the gateway's own user. Its file is removed with it if
-/// `owned` says so by then.
+/// Listens for administration: on an address, or on a socket for the gateway's own user. Its file is removed with it if
+/// `owned` says so by then. What an address that others reach demands is not looked at here.
 pub(super) fn control(
     address: &AdminAddress,
     adopted: Option<OwnedFd>,
     owned: &Arc<AtomicBool>,
 ) -> io::Result<Listening<AdminAddress>> {
     match address {
-        AdminAddress::Tcp(address) if !address.ip().is_loopback() => {
-            let error = io::Error::new(io::ErrorKind::InvalidInput, "not a loopback address");
-            Err(named("admin.address", &address.to_string(), &error))
-        }
         AdminAddress::Tcp(address) => tcp(*address, adopted)
             .map(|Listening { socket, address, copy }| Listening { socket, address: AdminAddress::Tcp(address), copy })
             .map_err(|error| named("admin.address", &address.to_string(), &error)),
@@ -177,14 +177,6 @@ mod tests {
 
     fn refused(address: &AdminAddress) -> String {
         bind(address).map(|(_, bound)| bound).expect_err("must not be bound").to_string()
-    }
-
-    #[test]
-    fn administration_is_never_bound_beyond_this_machine() {
-        for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
-            let address = address.parse().expect("an address");
-            assert!(refused(&AdminAddress::Tcp(address)).contains("not a loopback address"));
-        }
     }
 
     #[test]

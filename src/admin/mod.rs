@@ -5,15 +5,17 @@
 //!
 //! The first may be open to a network: it tells no identity and changes nothing. The second is for whoever may run
 //! commands on this machine: it listens on loopback or on a unix socket that only the gateway's user may open, and it
-//! refuses what a browser on the machine could be tricked into sending.
+//! refuses what a browser on the machine could be tricked into sending. Where it is to be reached from elsewhere, each
+//! connection meets a [`Guard`]: TLS, and a token or a certificate.
 
+mod guard;
 mod http;
 mod listen;
 mod routes;
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -25,14 +27,22 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::{runtime, time};
 
+pub use self::guard::{Guard, Transport};
+
+use self::guard::TurnedAway;
+use self::http::Stream;
 use self::listen::Socket;
-use self::routes::{Reach, Site};
+use self::routes::Site;
 use crate::config::AdminAddress;
 use crate::inquiry::Unanswered;
-use crate::telemetry::Metrics;
+use crate::tally::Tally;
+use crate::telemetry::{AdminRefusal, Metrics};
 
 /// Connections served at a time by each listener. More wait to be accepted; deadlines make room for them.
 const MAX_CONNECTIONS: usize = 64;
+
+/// Of these from one address, where other machines can connect.
+const MAX_OF_ADDRESS: usize = 16;
 
 /// How long a listener rests when it can't accept, for want of file descriptors as a rule.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
@@ -52,6 +62,12 @@ pub struct Health {
 /// What the admin listener can do.
 #[derive(Clone)]
 pub struct Control {
+    /// What is demanded now. Must not block.
+    pub guard: Arc<dyn Fn() -> Arc<Guard> + Send + Sync>,
+    /// Takes note of somebody who was turned away: why, from where, and what there is to say. Must not block.
+    pub refused: Arc<TakingNote>,
+    /// Renders the status page for the query of a URL. The work belongs on another thread.
+    pub status: Arc<dyn Fn(String) -> Explaining + Send + Sync>,
     /// The configuration in force, with secrets redacted. Must not block.
     pub config: Arc<dyn Fn() -> String + Send + Sync>,
     /// How the sources of revocation lists stand, and which client certificates run out soon. Must not block.
@@ -64,6 +80,9 @@ pub struct Control {
     /// Hands over to a successor; resolves to who serves now, or to why there is none.
     pub upgrade: Arc<dyn Fn() -> Pending + Send + Sync>,
 }
+
+/// Takes note of somebody who was turned away.
+pub type TakingNote = dyn Fn(AdminRefusal, Option<SocketAddr>, &str) + Send + Sync;
 
 /// How a page is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,7 +154,7 @@ pub fn start(
         }
         if let Some((address, control)) = control {
             let listening = listen::control(&address, adopted.control, &admin.path_owned)?;
-            sites.push((listening.socket, Site::Control { control, reach: Reach::of(&listening.address) }));
+            sites.push((listening.socket, Site::Control { control, address: listening.address.clone() }));
             admin.control = Some(listening.address);
             admin.copies.control = Some(listening.copy);
         }
@@ -225,13 +244,14 @@ async fn run(
 /// Accepts connections for ever, at most [`MAX_CONNECTIONS`] at a time. Each keeps a copy of `busy`.
 async fn accept(socket: Socket, site: Arc<Site>, busy: mpsc::Sender<()>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let of_address = Arc::<Tally<IpAddr>>::default();
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
         match socket.accept().await {
-            Ok(stream) => {
-                let (site, busy) = (Arc::clone(&site), busy.clone());
+            Ok((stream, from)) => {
+                let (site, busy, of_address) = (Arc::clone(&site), busy.clone(), Arc::clone(&of_address));
                 tokio::spawn(async move {
                     let _kept = (place, busy);
-                    if let Err(error) = http::exchange(stream, |request| site.answer(request)).await {
+                    if let Err(error) = serve(&site, &of_address, stream, from).await {
                         log::debug!("a client of {site} left without its answer: {error}");
                     }
                 });
@@ -241,6 +261,71 @@ async fn accept(socket: Socket, site: Arc<Site>, busy: mpsc::Sender<()>) {
                 time::sleep(ACCEPT_PAUSE).await;
             }
         }
+    }
+}
+
+/// A connection that was let in, and what it was let in by.
+struct Visit {
+    from: Option<SocketAddr>,
+    guard: Arc<Guard>,
+}
+
+/// Lets a connection in, and answers it.
+async fn serve(
+    site: &Site,
+    of_address: &Arc<Tally<IpAddr>>,
+    stream: Box<dyn Stream>,
+    from: Option<SocketAddr>,
+) -> io::Result<()> {
+    let Site::Control { control, address } = site else {
+        let visit = Visit { from, guard: Arc::default() };
+        return http::exchange(stream, async |request| site.answer(request, &visit).await).await;
+    };
+    let visit = Visit { from, guard: (control.guard)() };
+    let refuse = |why, detail: &str| (control.refused)(why, from, detail);
+    if !visit.guard.suffices_for(address) {
+        refuse(
+            AdminRefusal::Unguarded,
+            "the configuration in force switches it off, or demands too little for where it is",
+        );
+        return Ok(());
+    }
+    let _place = match from.filter(|_| !address.is_local()) {
+        Some(from) => match Place::take(of_address, from.ip()) {
+            Some(place) => Some(place),
+            None => {
+                refuse(AdminRefusal::TooMany, "too many connections from there");
+                return Ok(());
+            }
+        },
+        None => None,
+    };
+    match time::timeout(http::DEADLINE, visit.guard.secure(stream)).await? {
+        Ok(Some(stream)) => http::exchange(stream, async |request| site.answer(request, &visit).await).await,
+        Ok(None) => Ok(()),
+        Err(TurnedAway { why, detail }) => {
+            refuse(why, &detail);
+            Ok(())
+        }
+    }
+}
+
+/// One of the connections of an address.
+struct Place {
+    of_address: Arc<Tally<IpAddr>>,
+    address: IpAddr,
+}
+
+impl Place {
+    fn take(of_address: &Arc<Tally<IpAddr>>, address: IpAddr) -> Option<Self> {
+        let entered = of_address.enter(address, MAX_OF_ADDRESS);
+        entered.then(|| Self { of_address: of_address.clone(), address })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.of_address.leave(&self.address);
     }
 }
 

@@ -2,11 +2,15 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
+use super::guard::TurnedAway;
 use super::http::{Request, Response, Status};
-use super::{Control, Format, Health};
+use super::{Control, Format, Health, Visit};
 use crate::config::AdminAddress;
 use crate::inquiry::Unanswered;
+use crate::status;
+use crate::telemetry::AdminRefusal;
 
 /// The content type of Prometheus' text format.
 const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -16,36 +20,37 @@ const JSON: &str = "application/json";
 /// One listener's content.
 pub(super) enum Site {
     Health(Health),
-    Control { control: Control, reach: Reach },
+    Control { control: Control, address: AdminAddress },
 }
 
-/// Who can reach a listener of the control site.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reach {
-    /// Every program on this machine, browsers included.
-    Loopback,
-    /// Whoever may open the socket's file; browsers can't speak to it.
-    Owner,
-}
-
-impl Reach {
-    pub(super) fn of(address: &AdminAddress) -> Self {
-        match address {
-            AdminAddress::Tcp(_) => Self::Loopback,
-            AdminAddress::Unix(_) => Self::Owner,
-        }
-    }
-}
+/// How long an answer to a wrong token takes: guesses are made one after the other by each connection.
+const WRONG_TOKEN_DELAY: Duration = Duration::from_millis(500);
 
 impl Site {
-    pub(super) async fn answer(&self, request: Request) -> Response {
-        match self {
-            Self::Health(health) => health.answer(&request),
-            Self::Control { control, reach } => match refuse_foreign(&request, *reach) {
-                Some(refusal) => refusal,
-                None => control.answer(&request).await,
-            },
+    /// The answer to a request that came over a connection that was let in by `guard`.
+    pub(super) async fn answer(&self, request: Request, visit: &Visit) -> Response {
+        let (control, address) = match self {
+            Self::Health(health) => return health.answer(&request),
+            Self::Control { control, address } => (control, address),
+        };
+        let refuse = |why, detail: &str| (control.refused)(why, visit.from, detail);
+        // A page that lets its name resolve to this machine has no certificate for that name.
+        let checks_host = matches!(address, AdminAddress::Tcp(_)) && !visit.guard.is_tls();
+        if let Some(refusal) = refuse_foreign(&request, checks_host) {
+            refuse(AdminRefusal::Foreign, "a browser, on behalf of a page or by a foreign name");
+            return refusal;
         }
+        if let Err(TurnedAway { why, detail }) = visit.guard.admit(request.authorization.as_ref()) {
+            refuse(why, &detail);
+            if why == AdminRefusal::WrongToken {
+                tokio::time::sleep(WRONG_TOKEN_DELAY).await;
+            }
+            return Response::text(
+                Status::Unauthorized,
+                "a token is needed: see admin.token_file in the configuration",
+            );
+        }
+        control.answer(&request).await
     }
 }
 
@@ -67,7 +72,7 @@ impl Health {
                 Err(reason) => Response::text(Status::Unavailable, reason),
             }),
             "/metrics" => read_only(request, || match self.metrics.render() {
-                Ok(body) => Response { status: Status::Ok, content_type: EXPOSITION, body },
+                Ok(body) => Response::of(EXPOSITION, Status::Ok, body),
                 Err(error) => Response::text(Status::InternalError, error.to_string()),
             }),
             _ => not_found(),
@@ -78,12 +83,17 @@ impl Health {
 impl Control {
     async fn answer(&self, request: &Request) -> Response {
         match request.path.as_str() {
+            "/" | "/status" if !is_reading(request) => not_allowed(READING),
+            "/" | "/status" => match (self.status)(request.query.clone()).await {
+                Ok(page) => Response::page(page, status::policy()),
+                Err(why) => Response::text(Status::InternalError, why.to_string()),
+            },
             "/config" => read_only(request, || Response::text(Status::Ok, (self.config)())),
             "/revocation" => read_only(request, || match request.wants_json {
-                true => Response { status: Status::Ok, content_type: JSON, body: (self.revocation)(Format::Json) },
+                true => Response::of(JSON, Status::Ok, (self.revocation)(Format::Json)),
                 false => Response::text(Status::Ok, (self.revocation)(Format::Text)),
             }),
-            "/explain" if !matches!(request.method.as_str(), "GET" | "HEAD") => not_allowed("GET, HEAD"),
+            "/explain" if !is_reading(request) => not_allowed(READING),
             "/explain" => {
                 let format = if request.wants_json { Format::Json } else { Format::Text };
                 explained((self.explain)(request.query.clone(), format).await, format)
@@ -98,7 +108,7 @@ impl Control {
 
 fn explained(answer: Result<String, Unanswered>, format: Format) -> Response {
     match (answer, format) {
-        (Ok(body), Format::Json) => Response { status: Status::Ok, content_type: JSON, body },
+        (Ok(body), Format::Json) => Response::of(JSON, Status::Ok, body),
         (Ok(body), Format::Text) => Response::text(Status::Ok, body),
         (Err(why @ Unanswered::Senseless(_)), _) => Response::text(Status::BadRequest, why.to_string()),
         (Err(why @ Unanswered::NotKnown(_)), _) => Response::text(Status::NotFound, why.to_string()),
@@ -113,10 +123,13 @@ fn carried_out(outcome: Result<String, String>) -> Response {
 }
 
 fn read_only(request: &Request, answer: impl FnOnce() -> Response) -> Response {
-    match request.method.as_str() {
-        "GET" | "HEAD" => answer(),
-        _ => not_allowed("GET, HEAD"),
-    }
+    if is_reading(request) { answer() } else { not_allowed(READING) }
+}
+
+const READING: &str = "GET, HEAD";
+
+fn is_reading(request: &Request) -> bool {
+    matches!(request.method.as_str(), "GET" | "HEAD")
 }
 
 fn not_found() -> Response {
@@ -132,11 +145,11 @@ fn not_allowed(allow: &'static str) -> Response {
 /// A page may post to any address (CSRF); browsers then add `Origin`, and programs don't. It may also show an image from
 /// any address, without `Origin`; browsers then say `Sec-Fetch-Site: cross-site`. By a name that it lets resolve
 /// to 127.0.0.1 (DNS rebinding) a page may even read answers; the browser then sends that name as `Host`.
-fn refuse_foreign(request: &Request, reach: Reach) -> Option<Response> {
+fn refuse_foreign(request: &Request, checks_host: bool) -> Option<Response> {
     if request.for_page {
         return Some(Response::text(Status::Forbidden, "requests on behalf of web pages are refused"));
     }
-    if reach == Reach::Loopback && !request.host.as_deref().is_some_and(is_loopback) {
+    if checks_host && !request.host.as_deref().is_some_and(is_loopback) {
         return Some(Response::text(Status::Forbidden, "the Host must be localhost or a loopback address"));
     }
     None

@@ -7,6 +7,8 @@ use std::time::Instant;
 
 use super::*;
 
+mod access;
+
 const LOOPBACK: &str = "127.0.0.1:0";
 
 /// For listeners that accept at once.
@@ -20,6 +22,9 @@ struct Fixture {
     ready: Arc<Mutex<Result<(), String>>>,
     reload: Arc<Mutex<Result<String, String>>>,
     reloads: Arc<AtomicUsize>,
+    guard: Arc<Mutex<Arc<Guard>>>,
+    turned_away: Arc<Mutex<Vec<AdminRefusal>>>,
+    orders: Control,
 }
 
 impl Fixture {
@@ -31,6 +36,8 @@ impl Fixture {
         let ready = Arc::new(Mutex::new(Ok(())));
         let reload = Arc::new(Mutex::new(Ok("generation 2".to_owned())));
         let reloads = Arc::new(AtomicUsize::new(0));
+        let guard = Arc::<Mutex<Arc<Guard>>>::default();
+        let turned_away = Arc::<Mutex<Vec<AdminRefusal>>>::default();
         let metrics = Metrics::new("1.2.3", "boringssl").expect("the families are consistent");
         let health = Health {
             ready: {
@@ -39,7 +46,11 @@ impl Fixture {
             },
             metrics: Arc::new(metrics),
         };
+        let (demanded, noted) = (Arc::clone(&guard), Arc::clone(&turned_away));
         let control = Control {
+            guard: Arc::new(move || demanded.lock().expect("no test panicked").clone()),
+            refused: Arc::new(move |why, _, _| noted.lock().expect("no test panicked").push(why)),
+            status: Arc::new(|query| Box::pin(async move { Ok(format!("<p>{query}</p>")) })),
             config: Arc::new(|| "listeners: []".to_owned()),
             revocation: Arc::new(|format| format!("{format:?}")),
             explain: Arc::new(|query, format| {
@@ -64,9 +75,10 @@ impl Fixture {
             upgrade: Arc::new(|| Box::pin(async { Err("no successor here".to_owned()) })),
         };
         let loopback = LOOPBACK.parse().expect("an address");
+        let orders = control.clone();
         let admin =
             start(Some((loopback, health)), Some((address, control)), Adopted::default(), open()).expect("starts");
-        Self { admin, ready, reload, reloads }
+        Self { admin, ready, reload, reloads, guard, turned_away, orders }
     }
 
     fn health(&self) -> TcpStream {
@@ -138,7 +150,7 @@ fn nothing_else_is_there() {
     for path in ["/", "/livez/", "//livez", "/config", "/-/reload", "/debug/pprof", "/%6civez"] {
         assert_eq!(status(&ask(fixture.health(), &request("GET", path))), "404", "{path}");
     }
-    for path in ["/", "/metrics", "/livez", "/config/"] {
+    for path in ["/metrics", "/livez", "/config/", "/status/"] {
         assert_eq!(status(&ask(fixture.control(), &request("GET", path))), "404", "{path}");
     }
     for (method, path) in [("POST", "/metrics"), ("get", "/livez"), ("DELETE", "/readyz")] {

@@ -2,19 +2,45 @@
 
 use std::io::{self, Read, Write};
 
-/// The longest answer that is read, in bytes. What is asked here is answered in a few lines.
-const LONGEST: u64 = 64 * 1024;
+use crate::config::Secret;
 
-/// One request without a body (`POST /-/upgrade`, for instance), and the status and the text of its answer.
+/// The longest answer that is read, in bytes: a report on a broken configuration.
+pub(super) const LONGEST: u64 = 64 * 1024;
+
+/// One request without a body (`GET /readyz`, for instance), and the status and the text of its answer.
 ///
 /// # Errors
 ///
 /// What the transport reports, and `InvalidData` for what is no answer in HTTP.
-pub(super) fn exchange(mut stream: impl Read + Write, request: &str) -> io::Result<(u16, String)> {
-    write!(stream, "{request} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.take(LONGEST).read_to_string(&mut answer)?;
-    let parts = answer.split_once("\r\n\r\n").and_then(|(head, body)| {
+pub(super) fn exchange(stream: impl Read + Write, line: &str) -> io::Result<(u16, String)> {
+    ask(stream, &request(line, None))
+}
+
+/// A request without a body, with the token that administration may ask for.
+pub(super) fn request(line: &str, token: Option<&Secret<String>>) -> Secret<String> {
+    let token = token.map(|token| format!("Authorization: Bearer {}\r\n", token.expose())).unwrap_or_default();
+    Secret::new(format!("{line} HTTP/1.1\r\nHost: localhost\r\n{token}Content-Length: 0\r\nConnection: close\r\n\r\n"))
+}
+
+/// Sends a request; the status and the text of its answer.
+///
+/// # Errors
+///
+/// As [`exchange`].
+pub(super) fn ask(mut stream: impl Read + Write, request: &Secret<String>) -> io::Result<(u16, String)> {
+    stream.write_all(request.expose().as_bytes())?;
+    let mut text = String::new();
+    stream.take(LONGEST).read_to_string(&mut text)?;
+    answer(&text)
+}
+
+/// The status and the text of an answer.
+///
+/// # Errors
+///
+/// `InvalidData` for what is no answer in HTTP.
+pub(super) fn answer(text: &str) -> io::Result<(u16, String)> {
+    let parts = text.split_once("\r\n\r\n").and_then(|(head, body)| {
         let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
         Some((status, body.to_owned()))
     });

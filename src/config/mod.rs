@@ -29,11 +29,11 @@ pub use reference::reference;
 pub use schema::FileKind;
 pub use secret::Secret;
 pub use settings::{
-    AccessLog, AdminAddress, AuditLog, Authorization, ChainCheck, ConnectionLimits, Credentials, CrlPlace, CrlSource,
-    CrlUrl, Endpoint, FrameLimits, Freshness, Headers, HealthCheck, KeyPair, Limits, Listener, ListenerTls, Log,
-    LogFormat, LogLevel, LogTarget, OnAuditFailure, OnFailure, RateLimits, RedirectMode, Redirects, Reload,
-    RequestLimits, Revocation, ServerCertificate, Settings, SharedRedis, StorageHost, TlsVersion, UploadBinding,
-    Upstream, UpstreamLimits, UpstreamTimeouts, UpstreamTls,
+    AccessLog, Admin, AdminAddress, AdminTls, AdminToken, AuditLog, Authorization, ChainCheck, ConnectionLimits,
+    Credentials, CrlPlace, CrlSource, CrlUrl, Endpoint, FrameLimits, Freshness, Headers, HealthCheck, KeyPair, Limits,
+    Listener, ListenerTls, Log, LogFormat, LogLevel, LogTarget, OnAuditFailure, OnFailure, RateLimits, RedirectMode,
+    Redirects, Reload, RequestLimits, Revocation, ServerCertificate, Settings, SharedRedis, StorageHost, TlsVersion,
+    UploadBinding, Upstream, UpstreamLimits, UpstreamTimeouts, UpstreamTls,
 };
 pub(crate) use table::FIXED;
 pub use table::table;

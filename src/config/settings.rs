@@ -3,6 +3,7 @@
 //! Only [`load`](super::load::load) makes them. What the keys mean stands with the file model, which
 //! `conf/portcullis.yaml` prints; here stands what the rest of the program may rely on.
 
+mod admin;
 mod limits;
 mod redirects;
 mod revocation;
@@ -22,6 +23,7 @@ pub use super::model::{
     ChainCheck, Freshness, LogFormat, LogLevel, OnAuditFailure, OnFailure, RedirectMode, TlsVersion,
 };
 use super::secret::Secret;
+pub use admin::{Admin, AdminAddress, AdminTls, AdminToken};
 pub use limits::{ConnectionLimits, FrameLimits, Limits, RateLimits, RequestLimits};
 pub use redirects::{Redirects, StorageHost};
 pub use revocation::{CrlPlace, CrlSource, CrlUrl, Revocation};
@@ -58,8 +60,8 @@ pub struct Settings {
     pub reload: Reload,
     /// The listener for probes and metrics; none is off.
     pub health: Option<SocketAddr>,
-    /// The listener for administration, on loopback or a unix socket; none is off.
-    pub admin: Option<AdminAddress>,
+    /// The listener for administration; none is off.
+    pub admin: Option<Admin>,
     /// Where access records go; none is off.
     pub access_log: Option<AccessLog>,
     /// Where the audit log is; none is off.
@@ -112,6 +114,7 @@ impl Settings {
             paths.push(file);
         }
         paths.extend(self.shared_limits.iter().filter_map(|redis| redis.password_file.as_deref()));
+        paths.extend(self.admin.iter().flat_map(Admin::inputs));
         paths
     }
 }
@@ -338,15 +341,6 @@ pub struct Reload {
     pub quiet: Duration,
     /// At most this long after the first change; no shorter than `quiet`.
     pub max_delay: Duration,
-}
-
-/// Where the admin listener is: never reachable from another machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AdminAddress {
-    /// A loopback address.
-    Tcp(SocketAddr),
-    /// A unix socket.
-    Unix(PathBuf),
 }
 
 /// Where access records go.

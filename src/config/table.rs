@@ -11,7 +11,7 @@ use super::reference::{choices, description, flow, object, properties, resolve, 
 
 /// The keys, besides the names and addresses of listeners, whose changes wait for the next start.
 pub(crate) const FIXED: [&str; 8] =
-    ["threads", "health", "admin", "access_log", "audit_log", "log", "limits", "state_directory"];
+    ["threads", "health", "admin.address", "access_log", "audit_log", "log", "limits", "state_directory"];
 
 const INTRODUCTION: &str = "\
 # Every key of the configuration
@@ -132,8 +132,9 @@ fn required(schema: &Schema, key: &str) -> bool {
 }
 
 fn is_fixed(path: &str) -> bool {
-    let first = path.split(['.', '[']).next().unwrap_or_default();
-    FIXED.contains(&first) || matches!(path, "listeners[].name" | "listeners[].addresses")
+    let within =
+        |key: &&str| path.strip_prefix(**key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+    FIXED.iter().any(|key| within(&key)) || matches!(path, "listeners[].name" | "listeners[].addresses")
 }
 
 /// Text for a cell of a table.

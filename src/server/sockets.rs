@@ -158,7 +158,7 @@ impl Origins {
 pub(super) fn adopted(settings: &Settings, inherited: &mut Inherited) -> (Adopted, Origins) {
     let mut one = |role, address: Option<Address>| inherited.take_one(role, &address?);
     let health = one(HEALTH, settings.health.map(Address::Tcp));
-    let control = one(ADMIN, settings.admin.as_ref().map(Address::from));
+    let control = one(ADMIN, settings.admin.as_ref().map(|admin| Address::from(&admin.address)));
     let managed = |socket: &Option<Socket>| socket.as_ref().is_some_and(|socket| socket.label.managed);
     let origins = Origins {
         health_managed: managed(&health),
@@ -175,7 +175,10 @@ pub(super) fn internal_copies(settings: &Settings, admin: &mut Admin, origins: O
     let label = |role: &str, managed: bool, configured: Option<Address>, bound: Option<Address>| {
         Some(Label { role: Some(role.to_owned()), configured, bound: bound?, managed })
     };
-    let (configured, bound) = (settings.admin.as_ref().map(Address::from), admin.control_address().map(Address::from));
+    let (configured, bound) = (
+        settings.admin.as_ref().map(|admin| Address::from(&admin.address)),
+        admin.control_address().map(Address::from),
+    );
     let health_bound = admin.health_address().map(Address::Tcp);
     let labels = [
         label(HEALTH, origins.health_managed, settings.health.map(Address::Tcp), health_bound),

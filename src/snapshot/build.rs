@@ -7,16 +7,17 @@ use std::time::Duration;
 
 use super::keep::ToKeep;
 use super::lists::Lists;
-use super::parts::{Before, Parts, Pinned, Report};
+use super::parts::{AdminMaterial, Before, Parts, Pinned, Report};
 use super::status::{SourceStatus, warn_of_gaps};
 use super::{Listener, Shelf, Snapshot, unix_now};
+use crate::admin::{Guard, Transport};
 use crate::config::{self, Diagnostics, SharedRedis, TlsVersion, UploadBinding};
 use crate::identity::LeafRules;
 use crate::quotas::Quotas;
 use crate::revocation::{Index, Issuer};
 use crate::shared::Shared;
 use crate::telemetry::{CertificateExpiry, CertificateKind, Metrics, Published};
-use crate::tls::{self, Acceptor, AcceptorSettings, CertificateInfo, ProtocolFloor, TicketKeys};
+use crate::tls::{self, Acceptor, AcceptorSettings, CertificateInfo, Front, ProtocolFloor, TicketKeys};
 use crate::uploads::Binder;
 use crate::upstream::{self, Upstream};
 
@@ -41,6 +42,10 @@ pub struct Builder {
     inputs: Vec<PathBuf>,
     pinned: Option<Pinned>,
 }
+
+/// Intermediates that an administrator's path may have, and bytes of certificates: what listeners have as defaults.
+const ADMIN_DEPTH: u32 = 4;
+const ADMIN_CHAIN: usize = 32 * 1024;
 
 type Tickets = HashMap<String, (Duration, Arc<TicketKeys>)>;
 
@@ -173,18 +178,23 @@ impl Builder {
     /// Reads the lists and makes a snapshot of them and `parts`. On success they are the builder's new state.
     fn assemble(&mut self, parts: &Arc<Parts>) -> Result<Built, Diagnostics> {
         let mut report = Report { document: &parts.document, findings: Vec::new() };
-        let issuers: Vec<Issuer> = parts.material.iter().flat_map(|m| m.trust.issuers().iter().cloned()).collect();
+        let admin_trust = parts.admin.as_ref().and_then(|admin| admin.trust.clone());
+        let trusts = parts.material.iter().map(|m| &m.trust).chain(&admin_trust);
+        let issuers: Vec<Issuer> = trusts.flat_map(|trust| trust.issuers().iter().cloned()).collect();
         let taken = self.lists.load(parts.settings(), &issuers, &mut report);
         let revocation = taken.index.clone();
         warn_of_gaps(&taken.statuses, &issuers, parts.settings(), unix_now(), &mut report);
         let mut tickets = self.tickets.clone();
         let listeners = build_listeners(parts, &revocation, &mut tickets, &mut report);
+        let guard = build_guard(parts, &revocation).map_err(|message| report.error("admin.tls", message));
         let uploads = upload_binder(&parts.settings().uploads, &mut self.uploads);
         let uploads = uploads.map_err(|message| report.error("uploads", message));
         let shared = shared_limits(parts.settings().shared_limits.as_ref(), self.shared.as_ref(), &self.metrics);
         let shared = shared.map_err(|message| report.error("shared_limits.redis", message));
         let findings = report.into_diagnostics();
-        let (Some(listeners), Ok(uploads), Ok(shared)) = (listeners, uploads, shared) else { return Err(findings) };
+        let (Some(listeners), Ok(guard), Ok(uploads), Ok(shared)) = (listeners, guard, uploads, shared) else {
+            return Err(findings);
+        };
         // From here on nothing can fail.
         let sources: Arc<[SourceStatus]> = self.lists.commit(taken, parts.settings()).into();
         for source in sources.iter() {
@@ -199,6 +209,8 @@ impl Builder {
         let snapshot = Arc::new(Snapshot {
             generation,
             listeners,
+            admin: Arc::new(guard),
+            admin_trust,
             revocation,
             policy: parts.policy.clone(),
             shadow: parts.shadow.policy(),
@@ -249,6 +261,7 @@ fn build_listeners(
                 verify_depth: tls.verify_depth,
                 max_client_chain: tls.max_client_chain,
                 keep_certificates: settings.headers.client_cert,
+                http2: true,
                 tickets,
             })
         });
@@ -264,6 +277,34 @@ fn build_listeners(
         }
     }
     (listeners.len() == parts.order.len()).then_some(listeners)
+}
+
+/// What administration demands. Each connection is let in for one request, so nobody there outlives a revocation.
+fn build_guard(parts: &Parts, revocation: &Index) -> Result<Guard, String> {
+    let settings = parts.settings();
+    let Some(admin) = &settings.admin else { return Ok(Guard::closed()) };
+    let names = admin.tls.as_ref().map(|tls| tls.client_names.clone()).unwrap_or_default();
+    let transport = match &parts.admin {
+        None => Transport::Plain,
+        Some(AdminMaterial { certificate, trust: None }) => Transport::Shown(Front::new(certificate)?),
+        Some(AdminMaterial { certificate, trust: Some(trust) }) => {
+            Transport::Proven(Acceptor::new(&AcceptorSettings {
+                certificates: vec![certificate.clone()],
+                trust: trust.clone(),
+                rules: LeafRules::default(),
+                names: settings.client_names.clone(),
+                revocation: revocation.clone(),
+                floor: ProtocolFloor::Tls12,
+                ciphers: None,
+                verify_depth: ADMIN_DEPTH,
+                max_client_chain: ADMIN_CHAIN,
+                keep_certificates: false,
+                http2: false,
+                tickets: None,
+            })?)
+        }
+    };
+    Ok(Guard::new(admin.token.as_ref(), transport, names))
 }
 
 /// The keys of a listener outlive reloads, unless their lifetime changes.
@@ -304,7 +345,8 @@ fn shared_limits(
 }
 
 fn expiry(kind: CertificateKind, name: &str, info: &CertificateInfo) -> CertificateExpiry {
-    CertificateExpiry { kind, name: name.to_owned(), not_before: info.not_before, not_after: info.not_after }
+    let (name, subject) = (name.to_owned(), info.subject.clone());
+    CertificateExpiry { kind, name, subject, not_before: info.not_before, not_after: info.not_after }
 }
 
 fn published(generation: u64, parts: &Parts, sources: &[SourceStatus]) -> Published {
@@ -313,6 +355,11 @@ fn published(generation: u64, parts: &Parts, sources: &[SourceStatus]) -> Publis
         let mut add = |kind, info| certificates.push(expiry(kind, &listener.name, info));
         material.certificates.iter().for_each(|certificate| add(CertificateKind::Server, certificate.info()));
         material.trust.infos().iter().for_each(|info| add(CertificateKind::ClientCa, info));
+    }
+    if let Some(admin) = &parts.admin {
+        let mut add = |kind, info| certificates.push(expiry(kind, "admin", info));
+        add(CertificateKind::Admin, admin.certificate.info());
+        admin.trust.iter().flat_map(|trust| trust.infos()).for_each(|info| add(CertificateKind::AdminCa, info));
     }
     for upstream in &parts.upstreams {
         let infos = upstream.certificate_expiries().iter();

@@ -28,6 +28,7 @@ pub use status::{SourceKind, SourceStatus};
 pub use store::{Publisher, Reader, store};
 pub use watch::Watcher;
 
+use crate::admin::Guard;
 use crate::config::Settings;
 use crate::edge::Connection;
 use crate::policy::Policy;
@@ -47,6 +48,10 @@ pub struct Snapshot {
     pub settings: Settings,
     /// One for each listener, in the order in which their sockets were bound.
     pub listeners: Vec<Listener>,
+    /// What administration demands.
+    pub admin: Arc<Guard>,
+    /// Who else than clients of the registry may vouch for somebody: for administrators.
+    pub admin_trust: Option<Arc<TrustBundle>>,
     /// Which certificates are revoked.
     pub revocation: revocation::Index,
     /// Who may do what.
@@ -83,6 +88,12 @@ pub struct Listener {
 }
 
 impl Snapshot {
+    /// The authorities that may vouch for clients and administrators, one after the other.
+    pub fn issuers(&self) -> impl Iterator<Item = &revocation::Issuer> {
+        let listeners = self.listeners.iter().map(|listener| &listener.trust);
+        listeners.chain(&self.admin_trust).flat_map(|trust| trust.issuers())
+    }
+
     /// Why a connection that an earlier generation let in must end, if this one wouldn't let it in.
     ///
     /// Asked for every live connection when a generation is published, and for a connection that was accepted

@@ -23,6 +23,8 @@ pub(super) struct Parts {
     pub(super) policy: Arc<Policy>,
     pub(super) shadow: Shadow,
     pub(super) material: Vec<Material>,
+    /// None if administration goes without TLS.
+    pub(super) admin: Option<AdminMaterial>,
     pub(super) upstreams: Vec<Arc<Upstream>>,
 }
 
@@ -48,11 +50,12 @@ impl Parts {
         let policy = load_policy(&document.value.policy, inputs, &mut report);
         let shadow = Shadow::load(document.value.shadow_policy.as_deref(), before.shadow, inputs, &mut report);
         let material = load_listeners(&document.value, &mut report);
+        let admin = load_admin(&document.value, material.as_deref().unwrap_or_default(), &mut report);
         let upstreams = before.load_upstreams(&document.value, &mut report);
         let findings = report.into_diagnostics();
-        match (order, policy, material, upstreams) {
-            (Some(order), Some(policy), Some(material), Some(upstreams)) => {
-                Ok((Parts { order, policy: Arc::new(policy), shadow, material, upstreams, document }, findings))
+        match (order, policy, material, upstreams, admin) {
+            (Some(order), Some(policy), Some(material), Some(upstreams), Ok(admin)) => {
+                Ok((Parts { order, policy: Arc::new(policy), shadow, material, admin, upstreams, document }, findings))
             }
             _ => Err(findings),
         }
@@ -84,7 +87,7 @@ impl Pinned {
             listeners,
             threads: settings.threads,
             health: settings.health,
-            admin: settings.admin.clone(),
+            admin: settings.admin.as_ref().map(|admin| admin.address.clone()),
             access_log: settings.access_log.clone(),
             audit_log: settings.audit_log.clone(),
             log: settings.log,
@@ -253,4 +256,38 @@ fn load_listeners(settings: &Settings, report: &mut Report<'_>) -> Option<Vec<Ma
         }
     }
     (all.len() == settings.listeners.len()).then_some(all)
+}
+
+/// The files of the admin listener, loaded.
+pub(super) struct AdminMaterial {
+    pub(super) certificate: ServerCertificate,
+    /// None if nobody is asked for a certificate.
+    pub(super) trust: Option<Arc<TrustBundle>>,
+}
+
+fn load_admin(
+    settings: &Settings,
+    listeners: &[Material],
+    report: &mut Report<'_>,
+) -> Result<Option<AdminMaterial>, ()> {
+    const SECTION: &str = "admin.tls";
+    let Some(tls) = settings.admin.as_ref().and_then(|admin| admin.tls.as_ref()) else { return Ok(None) };
+    let certificate = ServerCertificate::load(&tls.pair.certificate, &tls.pair.key, &[]);
+    let certificate = certificate.map_err(|errors| report.material(SECTION, errors));
+    let trust = tls.client_ca.as_deref().map(TrustBundle::load).transpose();
+    let trust = trust.map_err(|errors| report.material(SECTION, errors));
+    let (certificate, trust) = (certificate?, trust?);
+    report.validity("admin.tls.certificate", certificate.info());
+    for info in trust.iter().flat_map(|trust| trust.infos()) {
+        report.validity("admin.tls.client_ca", info);
+    }
+    // Anchors in common, in whatever file, mean clients in common.
+    let shared = |trust: &Arc<TrustBundle>| listeners.iter().any(|listener| listener.trust.shares_with(trust));
+    if tls.client_names.is_empty() && trust.as_ref().is_some_and(shared) {
+        let message = "it shares a CA with a listener's client_ca, so that every client of the registry could administer \
+                       the gateway; use a CA of its own, or list client_names";
+        report.error("admin.tls.client_ca", message.to_owned());
+        return Err(());
+    }
+    Ok(Some(AdminMaterial { certificate, trust }))
 }

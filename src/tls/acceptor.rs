@@ -17,16 +17,19 @@ use crate::identity::{LeafRules, NameOrder};
 use crate::revocation;
 
 /// Mozilla's intermediate list for TLS 1.2 (forward secrecy and AEAD only); TLS 1.3 suites are the library's.
-const INTERMEDIATE_CIPHERS: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:\
+pub(super) const INTERMEDIATE_CIPHERS: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:\
 ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:\
 ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
 
 /// What a client may prove its key with, and the server its own: nothing with SHA-1, which TLS 1.2 would permit.
-const SIGNATURES: &str = "ECDSA+SHA256:ECDSA+SHA384:ECDSA+SHA512:ed25519:\
+pub(super) const SIGNATURES: &str = "ECDSA+SHA256:ECDSA+SHA384:ECDSA+SHA512:ed25519:\
 RSA-PSS+SHA256:RSA-PSS+SHA384:RSA-PSS+SHA512:RSA+SHA256:RSA+SHA384:RSA+SHA512";
 
 /// ALPN protocols in wire format, by our preference.
 const ALPN: &[u8] = b"\x02h2\x08http/1.1";
+
+/// The same where HTTP/2 is not spoken.
+pub(super) const HTTP1: &[u8] = b"\x08http/1.1";
 
 /// The oldest TLS version a listener accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +63,8 @@ pub struct AcceptorSettings {
     pub max_client_chain: usize,
     /// Whether the client's certificates are kept in the form of RFC 9440.
     pub keep_certificates: bool,
+    /// Whether HTTP/2 is spoken, too.
+    pub http2: bool,
     /// Keys for session tickets; `None` offers no resumption.
     pub tickets: Option<Arc<TicketKeys>>,
 }
@@ -194,7 +199,10 @@ impl Builder<'_> {
         })?;
         builder.set_sigalgs_list(SIGNATURES).map_err(|e| format!("signature algorithms: {e}"))?;
         builder.set_options(SslOptions::NO_RENEGOTIATION | SslOptions::NO_COMPRESSION);
-        builder.set_alpn_select_callback(|_, offered| select_next_proto(ALPN, offered).ok_or(AlpnError::ALERT_FATAL));
+        let spoken = if self.settings.http2 { ALPN } else { HTTP1 };
+        builder.set_alpn_select_callback(move |_, offered| {
+            select_next_proto(spoken, offered).ok_or(AlpnError::ALERT_FATAL)
+        });
         backend::tune(builder);
         Ok(())
     }
@@ -286,7 +294,7 @@ fn is_ecdsa(certificate: &ServerCertificate) -> bool {
     certificate.key.id() == Id::EC
 }
 
-fn serve(builder: &mut SslContextBuilder, certificate: &ServerCertificate) -> Result<(), ErrorStack> {
+pub(super) fn serve(builder: &mut SslContextBuilder, certificate: &ServerCertificate) -> Result<(), ErrorStack> {
     let mut chain = certificate.chain.iter();
     if let Some(leaf) = chain.next() {
         builder.set_certificate(leaf)?;

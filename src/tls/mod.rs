@@ -11,6 +11,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 mod acceptor;
+mod front;
 mod handshake;
 pub(crate) mod issue;
 mod material;
@@ -38,6 +39,7 @@ compile_error!("choose a TLS backend: feature \"boringssl\" (default) or \"opens
 compile_error!("features \"boringssl\" and \"openssl\" exclude each other: build with --no-default-features");
 
 pub use acceptor::{Acceptor, AcceptorSettings, ProtocolFloor};
+pub use front::Front;
 pub use handshake::{Accepted, HandshakeFailure, Stream, accept, is_protocol_fault};
 pub use material::{CertificateInfo, MaterialError, ServerCertificate, UpstreamMaterial};
 pub use signature::verify_signed_data;

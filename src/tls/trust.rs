@@ -144,6 +144,11 @@ impl TrustBundle {
         self.fingerprints.binary_search(fingerprint).is_ok()
     }
 
+    /// Whether an authority is in both, by name and key.
+    pub(crate) fn shares_with(&self, other: &Self) -> bool {
+        self.issuers.iter().any(|issuer| other.issuers.iter().any(|one| one.id == issuer.id))
+    }
+
     pub(super) fn store(&self) -> Result<X509Store, ErrorStack> {
         let mut builder = X509StoreBuilder::new()?;
         for certificate in &self.certificates {

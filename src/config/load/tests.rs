@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::config::policy::PolicyFile;
-use crate::config::{AdminAddress, Authorization, CrlPlace, Endpoint, LogTarget, UploadBinding, reference};
+use crate::config::{Admin, AdminAddress, Authorization, CrlPlace, Endpoint, LogTarget, UploadBinding, reference};
 
 fn directory() -> TempDir {
     TempDir::new().expect("a temporary directory")
@@ -32,7 +32,8 @@ fn the_reference_becomes_settings_with_absolute_paths_and_defaults() {
     let [upstream] = settings.upstreams.as_slice() else { panic!("one upstream") };
     assert_eq!(upstream.endpoints, [Endpoint::Tcp { host: "127.0.0.1".to_owned(), port: 5000 }]);
     assert_eq!((&upstream.tls, &upstream.authorization), (&None, &Authorization::Drop));
-    assert_eq!(settings.admin, Some(AdminAddress::Tcp(([127, 0, 0, 1], 9091).into())));
+    let address = AdminAddress::Tcp(([127, 0, 0, 1], 9091).into());
+    assert_eq!(settings.admin, Some(Admin { address, token: None, tls: None }));
     assert_eq!(settings.access_log.as_ref().map(|log| &log.target), Some(&LogTarget::Stdout));
     assert!(settings.threads >= 1 && settings.health.is_some() && settings.revocation.sources.is_empty());
     let inputs: Vec<_> = settings.inputs().iter().filter_map(|path| path.file_name()?.to_str()).collect();

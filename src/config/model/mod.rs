@@ -4,6 +4,7 @@
 //! `conf/portcullis.yaml`. What is optional has its safe default here. Nothing outside `config` sees these types;
 //! the [`Settings`](super::Settings) made from them are valid.
 
+mod admin;
 mod audit;
 mod clients;
 mod limits;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::units::HumanDuration;
 
+pub use admin::{Admin, AdminTls};
 pub use audit::{AuditLog, OnAuditFailure};
 pub use clients::{ClientName, Clients};
 pub use limits::{H2Frames, Limits};
@@ -169,21 +171,6 @@ pub struct Health {
 impl Default for Health {
     fn default() -> Self {
         Self { address: Some(SocketAddr::from(([0, 0, 0, 0], 9090)).to_string()) }
-    }
-}
-
-/// Administration.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct Admin {
-    /// A loopback address and port, or unix:/path/to/socket; null is off. Who can connect may see identities and order a
-    /// reload, so anything another machine can reach is refused. Changes need an upgrade or a restart.
-    pub address: Option<String>,
-}
-
-impl Default for Admin {
-    fn default() -> Self {
-        Self { address: Some(SocketAddr::from(([127, 0, 0, 1], 9091)).to_string()) }
     }
 }
 

@@ -1,11 +1,11 @@
 //! Addresses: of listeners, of registries, and the names that select them.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::Resolver;
 use crate::config::model;
-use crate::config::settings::{AdminAddress, Endpoint};
+use crate::config::settings::Endpoint;
 use crate::config::units::Shown;
 
 impl Resolver<'_> {
@@ -20,22 +20,6 @@ impl Resolver<'_> {
 
     pub(super) fn health(&mut self, model: &model::Health) -> Option<SocketAddr> {
         self.socket_address("health.address", model.address.as_deref()?)
-    }
-
-    pub(super) fn admin(&mut self, model: &model::Admin) -> Option<AdminAddress> {
-        let text = model.address.as_deref()?;
-        if let Some(path) = text.strip_prefix("unix:") {
-            let path = self.path("admin.address", Path::new(path));
-            return Some(AdminAddress::Unix(path));
-        }
-        let address = self.socket_address("admin.address", text)?;
-        // `to_canonical`: ::ffff:127.0.0.1 is loopback too.
-        if !address.ip().to_canonical().is_loopback() {
-            let message = "other machines could reach this, and it shows identities and orders reloads; use loopback (127.0.0.1, \
-                           [::1]) or unix:/path/to/socket";
-            self.error("admin.address", message);
-        }
-        Some(AdminAddress::Tcp(address))
     }
 }
 

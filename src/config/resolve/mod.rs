@@ -4,6 +4,7 @@
 //! builds TLS contexts does that.
 
 mod address;
+mod admin;
 mod clients;
 mod limits;
 mod listener;
