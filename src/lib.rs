@@ -45,7 +45,7 @@
 //!
 //! Beside that runs the control plane in `server`: `config` reads and resolves files, `snapshot` builds the next
 //! generation whole and publishes it, and connections that it wouldn't let in are ended. `admin` answers probes,
-//! Prometheus and the operator on listeners of their own.
+//! Prometheus and the operator on listeners of their own, and `status` is the page that people look at there.
 
 #[doc(hidden)]
 pub mod cli;
@@ -73,6 +73,7 @@ mod server;
 mod shared;
 mod snapshot;
 mod state;
+mod status;
 mod tag_locks;
 mod tally;
 mod telemetry;

@@ -21,12 +21,15 @@ mod host;
 mod internal;
 mod keeping;
 mod manager;
+mod places;
 mod pulse;
 mod revocation;
 mod serve;
 mod sockets;
+mod status;
 mod successor;
 mod threads;
+mod turned_away;
 
 pub use gateway::{Gateway, ListenerAddress, ReloadError, Running};
 pub(crate) use serve::{Succession, serve};

@@ -11,13 +11,14 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, watch};
 
 use super::control::{Answer, Reload, report};
+use super::places::{addresses, announce, nothing_unclaimed};
 use super::pulse::Pulses;
 use super::sockets::{self, Copies, Inherited, Origins};
 use super::threads::{self, Plan};
 use super::{ServeError, internal, metrics};
 use crate::admin::Admin;
-use crate::config::{self, AdminAddress, Diagnostics, Secret, Settings};
-use crate::edge::Bound;
+use crate::config::{self, Diagnostics, Secret, Settings};
+use crate::edge::Register;
 use crate::snapshot::{self, Builder, Built, Reader, Watcher};
 use crate::telemetry::{self, AccessLog, AuditLog, Metrics, Telemetry};
 use crate::tls;
@@ -109,11 +110,11 @@ impl Gateway {
         let telemetry = open_telemetry(&settings, &self.metrics).map_err(host)?;
         let (bound, mut copies) = sockets::listen(&settings, &mut self.inherited).map_err(host)?;
         let (publisher, reader) = snapshot::store(self.built.snapshot.clone());
-        let (open, opened) = watch::channel(false);
-        let (drain, draining) = watch::channel(false);
-        let (hurry, hurried) = watch::channel(false);
+        let [(open, opened), (drain, draining), (hurry, hurried)] = [(); 3].map(|()| watch::channel(false));
         let succeeded = Arc::<AtomicBool>::default();
+        let (listeners, register) = (addresses(&settings, &bound), Arc::<Register>::default());
         let doors = internal::Doors {
+            register: &register,
             telemetry: &telemetry,
             reader: &reader,
             requests: &requests,
@@ -122,16 +123,16 @@ impl Gateway {
             succeeded: &succeeded,
         };
         let (adopted, origins) = sockets::adopted(&settings, &mut self.inherited);
-        let mut admin = doors.open(&settings, adopted, self.upgrades).map_err(host)?;
+        let mut admin = doors.open(&settings, listeners.clone(), adopted, self.upgrades).map_err(host)?;
         nothing_unclaimed(&self.inherited).map_err(host)?;
         copies.extend(sockets::internal_copies(&settings, &mut admin, origins));
-        announce(&settings, &bound, &admin);
-        let listeners = addresses(&settings, &bound);
+        announce(&listeners, &admin);
         let pulses = Pulses::new(settings.threads + 1);
         let plan = Plan {
             builder: self.builder,
             built: self.built,
             bound,
+            register,
             telemetry: telemetry.clone(),
             watcher,
             reloads,
@@ -382,39 +383,8 @@ fn open_telemetry(settings: &Settings, metrics: &Arc<Metrics>) -> Result<Telemet
         Some(log) => AuditLog::start(log, metrics).map_err(|e| format!("audit_log.path: cannot be written: {e}"))?,
         None => AuditLog::disabled(),
     };
-    Ok(Telemetry { metrics: metrics.clone(), access, audit, expiring: Arc::default(), recent: Arc::default() })
-}
-
-/// Connections to an address that nobody serves would hang.
-fn nothing_unclaimed(inherited: &Inherited) -> Result<(), String> {
-    match inherited.unclaimed() {
-        None => Ok(()),
-        Some(addresses) => Err(format!(
-            "the service manager passed sockets that the configuration doesn't name: {addresses}; listen there \
-             (listeners[].addresses, health.address, admin.address), or take them out of the socket unit"
-        )),
-    }
-}
-
-fn addresses(settings: &Settings, bound: &[Bound]) -> Vec<ListenerAddress> {
-    let name = |index: usize| settings.listeners.get(index).map_or_else(String::new, |listener| listener.name.clone());
-    bound.iter().map(|socket| ListenerAddress { name: name(socket.listener), address: socket.address }).collect()
-}
-
-fn announce(settings: &Settings, bound: &[Bound], admin: &Admin) {
-    for ListenerAddress { name, address } in addresses(settings, bound) {
-        log::info!(kind = "edge", listener = name.as_str(), address:% = address; "listening");
-    }
-    if let Some(address) = admin.health_address() {
-        log::info!(kind = "health", address:% = address; "listening");
-    }
-    match admin.control_address() {
-        Some(AdminAddress::Tcp(address)) => log::info!(kind = "admin", address:% = address; "listening"),
-        Some(AdminAddress::Unix(path)) => {
-            log::info!(kind = "admin", address:% = format!("unix:{}", path.display()); "listening");
-        }
-        None => {}
-    }
+    let (expiring, recent, lately) = Default::default();
+    Ok(Telemetry { metrics: metrics.clone(), access, audit, expiring, recent, lately })
 }
 
 fn watch_files(

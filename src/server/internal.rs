@@ -1,14 +1,18 @@
 //! What the internal listeners are given to answer with.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+use super::ListenerAddress;
 use super::control::{Answer, Reload};
 use super::revocation;
+use super::status::StatusPage;
+use super::turned_away::TurnedAway;
 use crate::admin::{self, Admin, Adopted, Control, Explaining, Format, Health, Pending};
 use crate::config::Settings;
+use crate::edge::Register;
 use crate::inquiry::{self, Question, Unanswered};
 use crate::snapshot::{Reader, Snapshot, unix_now};
 use crate::telemetry::{Recent, Telemetry};
@@ -16,10 +20,14 @@ use crate::telemetry::{Recent, Telemetry};
 /// Pages about decisions that are made at a time. Each is bounded, and may still take a processor for a while.
 const MOST_EXPLAINING: usize = 2;
 
+/// Status pages that are put together at a time. Each looks at every live connection.
+const MOST_LOOKING: usize = 2;
+
 const STOPPING: &str = "the gateway is stopping";
 
 /// Where the listeners find what they tell, and whom they pass orders to.
 pub(super) struct Doors<'a> {
+    pub(super) register: &'a Arc<Register>,
     pub(super) telemetry: &'a Telemetry,
     pub(super) reader: &'a Reader,
     pub(super) requests: &'a mpsc::Sender<Reload>,
@@ -35,12 +43,24 @@ impl Doors<'_> {
     pub(super) fn open(
         &self,
         settings: &Settings,
+        listeners: Vec<ListenerAddress>,
         adopted: Adopted,
         upgrades: Option<mpsc::Sender<Answer>>,
     ) -> Result<Admin, String> {
+        let page = Arc::new(StatusPage {
+            listeners,
+            internal: OnceLock::new(),
+            reader: self.reader.clone(),
+            register: self.register.clone(),
+            telemetry: self.telemetry.clone(),
+            draining: self.draining.clone(),
+            started: unix_now(),
+        });
         let health = settings.health.map(|address| (address, self.health()));
-        let control = settings.admin.clone().map(|address| (address, self.control(upgrades)));
-        admin::start(health, control, adopted, self.open.clone()).map_err(|e| e.to_string())
+        let control = settings.admin.as_ref().map(|admin| (admin.address.clone(), self.control(&page, upgrades)));
+        let admin = admin::start(health, control, adopted, self.open.clone()).map_err(|e| e.to_string())?;
+        page.set_internal(&admin);
+        Ok(admin)
     }
 
     fn health(&self) -> Health {
@@ -52,7 +72,7 @@ impl Doors<'_> {
         Health { ready: Arc::new(ready), metrics: self.telemetry.metrics.clone() }
     }
 
-    fn control(&self, upgrades: Option<mpsc::Sender<Answer>>) -> Control {
+    fn control(&self, page: &Arc<StatusPage>, upgrades: Option<mpsc::Sender<Answer>>) -> Control {
         let reader = self.reader.clone();
         let config = move || {
             let snapshot = reader.load();
@@ -84,7 +104,17 @@ impl Doors<'_> {
             let (snapshot, recent) = (reader.load(), recent.clone());
             in_turn(turns.clone(), move || explain(&snapshot, &recent, &query, format))
         };
+        let reader = self.reader.clone();
+        let turned_away = TurnedAway::new(self.telemetry.clone());
+        let (page, looking) = (page.clone(), Arc::new(Semaphore::new(MOST_LOOKING)));
+        let status = move |query: String| {
+            let page = page.clone();
+            in_turn(looking.clone(), move || Ok(page.render(&query)))
+        };
         Control {
+            guard: Arc::new(move || reader.load().admin.clone()),
+            refused: Arc::new(move |why, from, detail| turned_away.note(why, from, detail)),
+            status: Arc::new(status),
             explain: Arc::new(explain),
             config: Arc::new(config),
             revocation: Arc::new(revocation),

@@ -28,7 +28,11 @@ struct Page<'a> {
     now: i64,
 }
 
-impl Page<'_> {
+impl<'a> Page<'a> {
+    fn standpoint(&self) -> Standpoint<'a> {
+        Standpoint { snapshot: self.snapshot }
+    }
+
     /// For people.
     fn text(&self) -> String {
         let mut text = String::new();
@@ -46,7 +50,7 @@ impl Page<'_> {
         for source in self.snapshot.sources.iter() {
             self.write_source(out, source)?;
         }
-        for issuer in self.issuers_without_list() {
+        for issuer in self.standpoint().issuers_without_list() {
             let refused = settings.revocation.freshness == Freshness::Required;
             let so =
                 if refused { "certificates that it signed are refused" } else { "nothing that it signed is revoked" };
@@ -66,7 +70,7 @@ impl Page<'_> {
 
     fn write_source(&self, out: &mut String, source: &SourceStatus) -> std::fmt::Result {
         writeln!(out, "\n{} ({}, {})", source.name, source.kind.as_str(), source.place)?;
-        match self.last_success(source) {
+        match self.standpoint().last_success(source) {
             Some(time) => writeln!(out, "  last good {}", self.moment(time))?,
             None if source.awaited => writeln!(out, "  not fetched yet")?,
             None => writeln!(out, "  never good so far")?,
@@ -87,7 +91,7 @@ impl Page<'_> {
         for fault in &source.faults {
             writeln!(out, "  FAULT {fault}")?;
         }
-        if let Some((_, fault)) = self.fetch_fault(source) {
+        if let Some((_, fault)) = self.standpoint().fetch_fault(source) {
             writeln!(out, "  FAULT {fault}")?;
         }
         Ok(())
@@ -96,7 +100,8 @@ impl Page<'_> {
     /// For programs.
     fn json(&self) -> String {
         let sources: Vec<Value> = self.snapshot.sources.iter().map(|source| self.source_json(source)).collect();
-        let without: Vec<&str> = self.issuers_without_list().iter().map(|issuer| issuer.subject.as_str()).collect();
+        let without: Vec<&str> =
+            self.standpoint().issuers_without_list().iter().map(|issuer| issuer.subject.as_str()).collect();
         let expiring = self.expiring.iter().map(|client| {
             json!({
                 "client": client.label,
@@ -129,40 +134,16 @@ impl Page<'_> {
             })
         });
         let faults = source.faults.iter().map(|fault| (fault.as_str(), fault.to_string()));
-        let faults = faults.chain(self.fetch_fault(source));
+        let faults = faults.chain(self.standpoint().fetch_fault(source));
         let faults = faults.map(|(kind, message)| json!({ "kind": kind, "message": message }));
         json!({
             "source": source.name,
             "kind": source.kind.as_str(),
             "key": source.place,
-            "last_success": self.last_success(source).map(rfc3339),
+            "last_success": self.standpoint().last_success(source).map(rfc3339),
             "lists": lists.collect::<Vec<_>>(),
             "faults": faults.collect::<Vec<_>>(),
         })
-    }
-
-    /// Of a URL, as it is now: attempts that bring nothing new make no generation.
-    fn last_success(&self, source: &SourceStatus) -> Option<i64> {
-        let fetched = || self.snapshot.fetched.state(&source.name).last_success;
-        if source.kind == SourceKind::Url { fetched().or(source.last_success) } else { source.last_success }
-    }
-
-    fn fetch_fault(&self, source: &SourceStatus) -> Option<(&'static str, String)> {
-        self.snapshot.fetched.state(&source.name).fault.filter(|_| source.kind == SourceKind::Url)
-    }
-
-    fn issuers_without_list(&self) -> Vec<&Issuer> {
-        let mut without: Vec<&Issuer> = Vec::new();
-        if self.snapshot.settings.revocation.sources.is_empty() {
-            return without;
-        }
-        for issuer in self.snapshot.listeners.iter().flat_map(|listener| listener.trust.issuers()) {
-            let mut lists = self.snapshot.sources.iter().flat_map(|source| &source.lists);
-            if !lists.any(|list| list.issuer == issuer.id) && without.iter().all(|other| other.id != issuer.id) {
-                without.push(issuer);
-            }
-        }
-        without
     }
 
     /// A time, and how far it is away.
@@ -175,7 +156,39 @@ impl Page<'_> {
     }
 }
 
-fn standing(list: &ListReport) -> &'static str {
+/// How sources stand, by what is in force and what was fetched since.
+pub(super) struct Standpoint<'a> {
+    pub(super) snapshot: &'a Snapshot,
+}
+
+impl<'a> Standpoint<'a> {
+    /// Of a URL, as it is now: attempts that bring nothing new make no generation.
+    pub(super) fn last_success(&self, source: &SourceStatus) -> Option<i64> {
+        let fetched = || self.snapshot.fetched.state(&source.name).last_success;
+        if source.kind == SourceKind::Url { fetched().or(source.last_success) } else { source.last_success }
+    }
+
+    pub(super) fn fetch_fault(&self, source: &SourceStatus) -> Option<(&'static str, String)> {
+        self.snapshot.fetched.state(&source.name).fault.filter(|_| source.kind == SourceKind::Url)
+    }
+
+    pub(super) fn issuers_without_list(&self) -> Vec<&'a Issuer> {
+        let mut without: Vec<&'a Issuer> = Vec::new();
+        if self.snapshot.settings.revocation.sources.is_empty() {
+            return without;
+        }
+        for issuer in self.snapshot.issuers() {
+            let mut lists = self.snapshot.sources.iter().flat_map(|source| &source.lists);
+            if !lists.any(|list| list.issuer == issuer.id) && without.iter().all(|other| other.id != issuer.id) {
+                without.push(issuer);
+            }
+        }
+        without
+    }
+}
+
+/// Whether a list is in force, in words.
+pub(super) fn standing(list: &ListReport) -> &'static str {
     match list.standing {
         Standing::InForce => "in force",
         Standing::RolledBack => "older than one before it: what it revokes counts, and it vouches for nobody",
