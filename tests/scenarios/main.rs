@@ -15,6 +15,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod admin_access;
 mod attacks;
 mod audit;
 mod catalog;
@@ -72,6 +73,7 @@ mod revocation_urls;
 mod routing;
 mod service;
 mod shadow;
+mod status_page;
 mod streaming;
 mod tag_races;
 mod tag_races_shared;

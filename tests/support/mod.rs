@@ -3,6 +3,7 @@
 mod answer;
 pub mod balancer;
 pub mod blocks;
+pub mod chromium;
 pub mod client;
 pub mod crl;
 mod der;
