@@ -5,12 +5,13 @@ use super::pki::Pki;
 use bytes::{Bytes, BytesMut};
 use h2::client::SendRequest;
 use pingora::tls::ext::ssl_set_groups_list;
-use pingora::tls::ssl::{SslConnector, SslFiletype, SslMethod, SslVersion};
+use pingora::tls::ssl::{SslConnector, SslFiletype, SslMethod, SslSession, SslSessionCacheMode, SslVersion};
 use pingora::tls::tokio_ssl::SslStream;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, BufWriter};
+use std::sync::{Arc, Mutex, PoisonError};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufWriter};
 use tokio::net::TcpStream;
 
 /// The name in the server's certificate.
@@ -18,7 +19,11 @@ pub const HOST: &str = "registry.test";
 /// A DATA frame or chunk of an upload: what Go's clients send, among them docker and containerd.
 const PIECE: usize = 16 << 10;
 
-type Stream = BufWriter<SslStream<TcpStream>>;
+/// What a client's requests go through.
+pub type Tls = SslStream<TcpStream>;
+
+/// Tickets that contestants gave, to come back with.
+pub type Sessions = Arc<Mutex<Vec<SslSession>>>;
 
 /// What kind of HTTP a client asks for by ALPN.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +35,13 @@ pub enum Protocol {
 /// Makes connections with the client certificate of a run.
 pub struct Client {
     connector: SslConnector,
+    sessions: Option<Sessions>,
+}
+
+/// A connection of either kind.
+pub enum Connection {
+    Http1(Http1),
+    Http2(Http2),
 }
 
 /// An answer whose body was read to its end.
@@ -49,9 +61,11 @@ pub enum Framing {
 }
 
 impl Client {
+    /// A client that comes back with tickets, if it is to have `sessions`.
+    ///
     /// # Errors
     /// When the files can't be used.
-    pub fn new(pki: &Pki) -> Outcome<Self> {
+    pub fn new(pki: &Pki, sessions: Option<Sessions>) -> Outcome<Self> {
         let mut builder = SslConnector::builder(SslMethod::tls())?;
         builder.set_min_proto_version(Some(SslVersion::TLS1_3))?;
         // BoringSSL prefers it by itself where the processor has instructions for AES, and can't be told.
@@ -60,14 +74,31 @@ impl Client {
         builder.set_ca_file(pki.file("authority.pem"))?;
         builder.set_certificate_chain_file(pki.file("client.pem"))?;
         builder.set_private_key_file(pki.file("client.key"), SslFiletype::PEM)?;
-        Ok(Self { connector: builder.build() })
+        if let Some(sessions) = sessions.clone() {
+            builder.set_session_cache_mode(SslSessionCacheMode::CLIENT | SslSessionCacheMode::NO_INTERNAL);
+            builder.set_new_session_callback(move |_, session| {
+                sessions.lock().unwrap_or_else(PoisonError::into_inner).push(session);
+            });
+        }
+        Ok(Self { connector: builder.build(), sessions })
+    }
+
+    /// A connection for requests of a kind.
+    ///
+    /// # Errors
+    /// As [`Client::connect`].
+    pub async fn open(&self, address: SocketAddr, protocol: Protocol) -> Outcome<Connection> {
+        Ok(match protocol {
+            Protocol::Http1 => Connection::Http1(self.http1(address).await?),
+            Protocol::Http2 => Connection::Http2(self.http2(address).await?),
+        })
     }
 
     /// Connects and shakes hands.
     ///
     /// # Errors
     /// The contestant's refusal, another cipher than the one that is compared, or another protocol than the one asked for.
-    pub async fn connect(&self, address: SocketAddr, protocol: Protocol) -> Outcome<SslStream<TcpStream>> {
+    async fn connect(&self, address: SocketAddr, protocol: Protocol) -> Outcome<Tls> {
         let alpn: &[u8] = match protocol {
             Protocol::Http1 => b"http/1.1",
             Protocol::Http2 => b"h2",
@@ -78,6 +109,15 @@ impl Client {
         ssl_set_groups_list(&mut ssl, "X25519")?;
         let length = u8::try_from(alpn.len())?;
         ssl.set_alpn_protos(&[&[length], alpn].concat())?;
+        if let Some(sessions) = &self.sessions
+            && let Some(session) = sessions.lock().unwrap_or_else(PoisonError::into_inner).pop()
+        {
+            // SAFETY: the session comes from a connection of this connector, so both have the same context.
+            #[expect(unsafe_code, reason = "there is no other way to resume a session with either library")]
+            unsafe {
+                ssl.set_session(&session)?;
+            }
+        }
         let mut stream = SslStream::new(ssl, tcp)?;
         poll_fn(|cx| Pin::new(&mut stream).poll_connect(cx)).await?;
         let cipher = stream.ssl().current_cipher().map_or("none", |cipher| cipher.name());
@@ -95,8 +135,7 @@ impl Client {
     /// # Errors
     /// As [`Client::connect`].
     pub async fn http1(&self, address: SocketAddr) -> Outcome<Http1> {
-        let stream = self.connect(address, Protocol::Http1).await?;
-        Ok(Http1 { stream: BufWriter::with_capacity(64 << 10, stream), buffer: BytesMut::new() })
+        Ok(Http1::over(self.connect(address, Protocol::Http1).await?))
     }
 
     /// A connection for HTTP/2, with windows as large as Go's clients offer them.
@@ -105,8 +144,8 @@ impl Client {
     /// As [`Client::connect`], and what h2 says.
     pub async fn http2(&self, address: SocketAddr) -> Outcome<Http2> {
         let stream = self.connect(address, Protocol::Http2).await?;
-        // Collects heads and payloads of frames into full TLS records, as other clients do.
-        let stream: Stream = BufWriter::with_capacity(64 << 10, stream);
+        // A frame's head and payload are written at once, as Go's clients do.
+        let stream = BufWriter::with_capacity(64 << 10, stream);
         let (sender, connection) = h2::client::Builder::new()
             .initial_window_size(4 << 20)
             .initial_connection_window_size(1 << 30)
@@ -122,12 +161,24 @@ impl Client {
 }
 
 /// A connection for one request after the other.
-pub struct Http1 {
-    stream: Stream,
+pub struct Http1<S = Tls> {
+    stream: BufWriter<S>,
     buffer: BytesMut,
 }
 
 impl Http1 {
+    /// Whether its session is an earlier one's.
+    pub fn is_resumed(&self) -> bool {
+        self.stream.get_ref().ssl().session_reused()
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
+    /// HTTP over any stream.
+    pub fn over(stream: S) -> Self {
+        Self { stream: BufWriter::with_capacity(64 << 10, stream), buffer: BytesMut::new() }
+    }
+
     /// # Errors
     /// When the connection breaks, or the answer makes no sense.
     pub async fn get(&mut self, path: &str) -> Outcome<Answer> {
@@ -155,21 +206,32 @@ impl Http1 {
         };
         let kind = "Content-Type: application/octet-stream";
         self.send(&format!("{method} {path} HTTP/1.1\r\nHost: {HOST}\r\n{kind}\r\n{framed}\r\n\r\n")).await?;
-        let mut left = length;
-        while left > 0 {
-            let piece = noise(left);
+        for piece in pieces(length) {
             if framing == Framing::Chunked {
                 self.stream.write_all(format!("{:x}\r\n", piece.len()).as_bytes()).await?;
             }
-            self.stream.write_all(&piece).await?;
+            self.stream.write_all(piece).await?;
             if framing == Framing::Chunked {
                 self.stream.write_all(b"\r\n").await?;
             }
-            left -= piece.len() as u64;
         }
         if framing == Framing::Chunked {
             self.stream.write_all(b"0\r\n\r\n").await?;
         }
+        self.stream.flush().await?;
+        self.answer().await
+    }
+
+    /// Puts something small.
+    ///
+    /// # Errors
+    /// As [`Http1::get`].
+    pub async fn put(&mut self, path: &str, kind: &str, body: &[u8]) -> Outcome<Answer> {
+        let length = body.len();
+        let head =
+            format!("PUT {path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n");
+        self.stream.write_all(head.as_bytes()).await?;
+        self.stream.write_all(body).await?;
         self.stream.flush().await?;
         self.answer().await
     }
@@ -266,10 +328,9 @@ impl Http2 {
         while left > 0 {
             body.reserve_capacity(PIECE);
             let Some(capacity) = poll_fn(|cx| body.poll_capacity(cx)).await else { break };
-            let piece = noise(left);
-            let piece = piece.slice(..capacity?.min(piece.len()));
-            left -= piece.len() as u64;
-            body.send_data(piece, left == 0)?;
+            let next = piece(left.min(capacity? as u64));
+            left -= next.len() as u64;
+            body.send_data(Bytes::from_static(next), left == 0)?;
         }
         let response = response.await?;
         let location = response.headers().get("location").and_then(|value| value.to_str().ok()).map(path_of);
@@ -297,11 +358,50 @@ impl Answer {
     }
 }
 
+impl Connection {
+    /// # Errors
+    /// As [`Http1::get`].
+    pub async fn get(&mut self, path: &str) -> Outcome<Answer> {
+        match self {
+            Self::Http1(connection) => connection.get(path).await,
+            Self::Http2(connection) => connection.get(path).await,
+        }
+    }
+
+    /// # Errors
+    /// As [`Http1::open_upload`].
+    pub async fn open_upload(&mut self, path: &str) -> Outcome<String> {
+        match self {
+            Self::Http1(connection) => connection.open_upload(path).await,
+            Self::Http2(connection) => connection.open_upload(path).await,
+        }
+    }
+
+    /// # Errors
+    /// As [`Http1::upload`].
+    pub async fn upload(&mut self, method: &str, path: &str, length: u64, framing: Framing) -> Outcome<Answer> {
+        match self {
+            Self::Http1(connection) => connection.upload(method, path, length, framing).await,
+            Self::Http2(connection) => connection.upload(method, path, length, framing).await,
+        }
+    }
+}
+
+/// A body of so many bytes, piece by piece; the same bytes every time.
+pub fn pieces(length: u64) -> impl Iterator<Item = &'static [u8]> {
+    let mut left = length;
+    std::iter::from_fn(move || {
+        let next = (left > 0).then(|| piece(left))?;
+        left -= next.len() as u64;
+        Some(next)
+    })
+}
+
 /// The next piece of a body that has so many bytes to go.
-fn noise(left: u64) -> Bytes {
+fn piece(left: u64) -> &'static [u8] {
     static NOISE: [u8; PIECE] = [b'n'; PIECE];
     let length = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE);
-    Bytes::from_static(NOISE.get(..length).unwrap_or_default())
+    NOISE.get(..length).unwrap_or_default()
 }
 
 fn path_of(location: &str) -> String {

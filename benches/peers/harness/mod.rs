@@ -6,23 +6,30 @@
 
 mod client;
 mod contestant;
+mod load;
+mod memory;
+mod meter;
 pub mod options;
 mod pki;
 mod process;
+mod registry;
 mod report;
 mod scenario;
+mod small;
+mod soak;
 mod transfer;
 mod upstream;
 
 use client::Client;
 use contestant::{Contestant, Running, Setting};
+use meter::Meter;
 use options::Options;
 use pki::Pki;
 use report::Report;
-use scenario::Scenario;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use tempfile::TempDir;
 use upstream::Upstream;
 
@@ -33,9 +40,8 @@ pub type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 pub struct Bench {
     pub options: Options,
     pub contestants: Vec<Contestant>,
-    pub client: Client,
+    pub client: Arc<Client>,
     pki: Pki,
-    list: PathBuf,
     upstream: Upstream,
     directory: TempDir,
 }
@@ -45,7 +51,10 @@ pub struct Bench {
 /// # Errors
 /// When something can't be started or answers wrongly, and when the run was interrupted.
 pub fn run(options: Options, gateway: &str) -> Outcome<Report> {
-    if let Some(cores) = options.client_cores() {
+    process::raise_limits()?;
+    // A load run uses all cores, for the gateway as for the clients.
+    let alone = options.load || options.soak.is_some();
+    if let Some(cores) = options.client_cores().filter(|_| !alone) {
         process::move_to(cores)?;
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -65,7 +74,14 @@ impl Bench {
         let bench = Self::new(options, gateway)?;
         let mut report = Report::new(&bench.contestants, &bench.options);
         for scenario in bench.options.scenarios()? {
-            bench.scenario(scenario, &mut report).await?;
+            let running = bench.start(bench.upstream.address, scenario.list_entries())?;
+            scenario.run(&bench, &running, &mut report).await?;
+        }
+        if bench.options.load {
+            bench.load(&mut report).await?;
+        }
+        if let Some(length) = bench.options.soak {
+            bench.soak(length, &mut report).await?;
         }
         Ok(report)
     }
@@ -75,27 +91,37 @@ impl Bench {
         let pki = Pki::create(&directory.path().join("pki"))?;
         let contestants = options.choose(Contestant::gateway(gateway.to_owned())?, Contestant::peers())?;
         let upstream = Upstream::start(options.blob_bytes())?;
-        Ok(Self { client: Client::new(&pki)?, list: pki.list(1000)?, contestants, pki, upstream, directory, options })
+        Ok(Self { client: Arc::new(Client::new(&pki, None)?), contestants, pki, upstream, directory, options })
     }
 
-    /// Starts every contestant before `upstream`.
-    fn start(&self, upstream: SocketAddr) -> Outcome<Vec<Running>> {
+    /// Starts every contestant before `upstream`, with a revocation list of so many entries.
+    fn start(&self, upstream: SocketAddr, entries: u32) -> Outcome<Vec<Running>> {
+        let list = self.pki.list(entries)?;
         let start = |contestant: &Contestant| {
-            let setting = Setting {
-                pki: &self.pki,
-                list: &self.list,
-                upstream,
-                directory: tempfile::Builder::new().prefix(contestant.name).tempdir_in(&self.directory)?.keep(),
-                cores: self.options.gateway_cores(),
-                threads: 1,
-            };
+            let directory = self.directory(contestant.name)?;
+            let cores = self.options.gateway_cores();
+            let setting = Setting { pki: &self.pki, list: &list, upstream, directory, cores, threads: 1 };
             Running::start(contestant, &setting)
         };
         self.contestants.iter().map(start).collect()
     }
 
-    async fn scenario(&self, scenario: Scenario, report: &mut Report) -> Outcome<()> {
-        let running = self.start(self.upstream.address)?;
-        scenario.run(self, &running, report).await
+    /// Starts the gateway alone, with `threads` serving threads, on whatever cores there are for it.
+    fn start_gateway(&self, upstream: SocketAddr, threads: usize) -> Outcome<Running> {
+        let gateway = self.contestants.first().ok_or("the gateway always comes first")?;
+        let list = self.pki.list(1000)?;
+        let (directory, cores) = (self.directory("alone")?, self.options.load_cores());
+        let cores = cores.as_deref();
+        Running::start(gateway, &Setting { pki: &self.pki, list: &list, upstream, directory, cores, threads })
+    }
+
+    /// A new directory within the run's own.
+    fn directory(&self, name: &str) -> Outcome<PathBuf> {
+        Ok(tempfile::Builder::new().prefix(name).tempdir_in(&self.directory)?.keep())
+    }
+
+    /// Begins to measure.
+    fn meter<'a>(&'a self, running: &'a Running) -> Meter<'a> {
+        Meter::start(running, self.options.gateway_cores())
     }
 }

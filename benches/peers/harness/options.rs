@@ -4,15 +4,20 @@ use super::Outcome;
 use super::contestant::Contestant;
 use super::scenario::Scenario;
 use clap::Parser;
+use std::time::Duration;
 
 /// Measures the gateway beside those of envoy, nginx, haproxy, traefik and caddy that are on PATH (or named by ENVOY=…,
 /// NGINX=…, HAPROXY=…, TRAEFIK=…, CADDY=…; the gateway itself by PORTCULLIS=…).
 #[derive(Clone, Debug, Parser)]
 #[command(name = "bench", version)]
 pub struct Options {
-    /// Which scenarios, by comma; `all` is everything.
-    #[arg(long, value_delimiter = ',', default_value = "all")]
+    /// Which scenarios, by comma: S1 handshakes, S2 resumed, S3 and S4 small requests over HTTP/1.1 and HTTP/2, S5 and S5h2
+    /// downloads, S6 and S6h2 uploads, S7 memory, S9 before docker-registry.
+    #[arg(long, value_delimiter = ',')]
     scenarios: Vec<String>,
+    /// Also S1m: handshakes with a revocation list of a million entries, of which peers need seconds.
+    #[arg(long)]
+    million: bool,
     /// Which contestants, by comma, besides the gateway.
     #[arg(long, value_delimiter = ',')]
     only: Option<Vec<String>>,
@@ -22,6 +27,13 @@ pub struct Options {
     /// Multiplies the amounts of work.
     #[arg(long, default_value_t = 1.0)]
     pub scale: f64,
+    /// The gateway alone, under load: two serving threads, 5,000 idle and 500 busy connections, latencies at 50 % and 80 % of
+    /// what it can do with requests at a constant rate, the balance between its threads.
+    #[arg(long)]
+    pub load: bool,
+    /// The gateway alone, for so long (`10m`), with pushes and pulls of all kinds: does its memory grow?
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub soak: Option<Duration>,
     /// The core (or cores) of the contestants.
     #[arg(long, default_value = "0")]
     gateway_cores: String,
@@ -45,13 +57,26 @@ impl Options {
         (!self.unpinned).then_some(&self.client_cores)
     }
 
+    /// Cores of the gateway in a load run: both kinds.
+    pub fn load_cores(&self) -> Option<String> {
+        (!self.unpinned).then(|| format!("{},{}", self.gateway_cores, self.client_cores))
+    }
+
     /// # Errors
     /// Names a scenario that there isn't.
     pub fn scenarios(&self) -> Outcome<Vec<Scenario>> {
-        if self.scenarios.iter().any(|name| name == "all") {
-            return Ok(Scenario::ALL.to_vec());
+        if self.scenarios.is_empty() && (self.load || self.soak.is_some()) {
+            return Ok(Vec::new());
         }
-        self.scenarios.iter().map(|name| Scenario::by_name(name)).collect()
+        if self.scenarios.is_empty() {
+            let all = Scenario::NAMES.iter().map(|(_, scenario)| *scenario);
+            return Ok(all.filter(|one| self.million || *one != Scenario::HandshakesLongList).collect());
+        }
+        let mut chosen: Vec<_> = self.scenarios.iter().map(|name| Scenario::by_name(name)).collect::<Outcome<_>>()?;
+        if self.million && !chosen.contains(&Scenario::HandshakesLongList) {
+            chosen.push(Scenario::HandshakesLongList);
+        }
+        Ok(chosen)
     }
 
     /// The gateway and the peers that are wanted.
@@ -66,6 +91,11 @@ impl Options {
         }
         let peers: Vec<_> = peers.into_iter().filter(|peer| only.iter().any(|name| name == peer.name)).collect();
         Ok(std::iter::once(gateway).chain(peers).collect())
+    }
+
+    /// So much of a time.
+    pub fn scaled_time(&self, time: Duration) -> Duration {
+        time.mul_f64(self.scale.max(0.0))
     }
 
     /// So much of `count`, and at least one.

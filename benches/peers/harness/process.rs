@@ -1,6 +1,7 @@
 //! Processes under measurement: started on cores of their own, read through `/proc`, and ended with all their children.
 
 use super::Outcome;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::Path;
@@ -9,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// What the kernel counts CPU time in for user space, on every architecture of Linux: hundredths of a second.
-const TICKS_A_SECOND: f64 = 100.0;
+pub const TICKS_A_SECOND: f64 = 100.0;
 
 /// A process and its children; dropping it ends them.
 pub struct Process {
@@ -127,6 +128,15 @@ pub fn move_to(cores: &str) -> Outcome<()> {
         return Ok(());
     }
     Err(format!("cannot use the cores {cores}: {}", String::from_utf8_lossy(&output.stderr).trim()).into())
+}
+
+/// Lets this process, and what it starts, have as many files open as the system permits.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn raise_limits() -> Outcome<()> {
+    let limits = getrlimit(Resource::Nofile);
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, maximum: limits.maximum })?)
 }
 
 /// The first of `names` on PATH or where Debian keeps servers; a variable of the environment goes before them.

@@ -2,8 +2,9 @@
 
 use super::Outcome;
 use super::contestant::Contestant;
+use super::meter::Sample;
 use super::options::Options;
-use super::scenario::Sample;
+use super::scenario::Title;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 use std::fs;
@@ -14,7 +15,13 @@ pub struct Report {
     versions: Vec<(&'static str, String)>,
     machine: Value,
     rows: Vec<Row>,
+    notes: Vec<String>,
+    /// What the load run found, by the name of its part.
+    load: serde_json::Map<String, Value>,
 }
+
+/// A sample is doubtful when others used more of the contestant's cores than this meanwhile.
+const DISTURBED: f64 = 0.05;
 
 struct Row {
     scenario: &'static str,
@@ -35,20 +42,30 @@ impl Report {
         let machine = json!({
             "processor": processor, "kernel": kernel.trim(), "cores": cores, "rounds": options.rounds, "scale": options.scale,
         });
-        Self { versions, machine, rows: Vec::new() }
+        Self { versions, machine, rows: Vec::new(), notes: Vec::new(), load: serde_json::Map::new() }
+    }
+
+    /// Adds a sentence, and prints it.
+    #[expect(clippy::print_stdout, reason = "whoever waits sees what is there already")]
+    pub fn note(&mut self, text: impl Into<String>) {
+        let text = text.into();
+        println!("{text}");
+        self.notes.push(text);
+    }
+
+    /// Adds what a part of the load run found.
+    pub fn found(&mut self, part: &str, value: Value) {
+        self.load.insert(part.to_owned(), value);
     }
 
     /// Adds a row, and prints it.
     #[expect(clippy::print_stdout, reason = "whoever waits sees what is there already")]
-    pub fn add(
-        &mut self,
-        scenario: &'static str,
-        title: &'static str,
-        unit: &'static str,
-        cells: impl Iterator<Item = (&'static str, Vec<Sample>)>,
-    ) {
-        let row = Row { scenario, title, unit, cells: cells.collect() };
+    pub fn add(&mut self, (scenario, title, unit): Title, cells: impl Iterator<Item = (&'static str, Vec<Sample>)>) {
+        let row = Row { scenario: scenario.name(), title, unit, cells: cells.collect() };
         println!("{}", row.line());
+        if let Some(doubt) = row.doubt() {
+            self.note(doubt);
+        }
         self.rows.push(row);
     }
 
@@ -62,14 +79,18 @@ impl Report {
         Ok(fs::write(directory.join("results.md"), self.markdown())?)
     }
 
-    /// The table: CPU time for a unit of work, and in brackets the gateway's as a share of it.
+    /// The table: what a unit of work costs each, and in brackets the gateway's cost as a share of it.
     pub fn markdown(&self) -> String {
         let mut text = String::new();
         for (name, version) in &self.versions {
             let _ = writeln!(text, "- {name}: {version}");
         }
         let _ = writeln!(text, "- machine: {}\n", self.machine);
-        let _ = write!(text, "| CPU time for a unit of work |");
+        if self.rows.is_empty() {
+            self.remarks(&mut text);
+            return text;
+        }
+        let _ = write!(text, "| cost of a unit of work |");
         for (name, _) in &self.versions {
             let _ = write!(text, " {name} |");
         }
@@ -81,19 +102,26 @@ impl Report {
             }
             text.push('\n');
         }
+        self.remarks(&mut text);
         text
+    }
+
+    fn remarks(&self, text: &mut String) {
+        for note in &self.notes {
+            let _ = writeln!(text, "\n{note}");
+        }
     }
 
     fn json(&self) -> Value {
         let rows: Vec<Value> = self.rows.iter().map(Row::json).collect();
-        json!({"machine": self.machine, "versions": self.versions, "results": rows})
+        json!({"machine": self.machine, "versions": self.versions, "results": rows, "load": self.load, "notes": self.notes})
     }
 }
 
 impl Row {
     fn costs(&self, name: &str) -> Vec<f64> {
         let samples = self.cells.iter().find(|(of, _)| *of == name).map_or(&[][..], |(_, samples)| samples);
-        let mut costs: Vec<f64> = samples.iter().map(|sample| sample.cpu_seconds / sample.amount).collect();
+        let mut costs: Vec<f64> = samples.iter().map(Sample::cost).collect();
         costs.sort_by(f64::total_cmp);
         costs
     }
@@ -117,12 +145,26 @@ impl Row {
         }
     }
 
-    fn shown(&self, seconds: f64) -> String {
+    fn shown(&self, cost: f64) -> String {
         match self.unit {
-            "us" => format!("{:.1}", seconds * 1e6),
-            "ms" => format!("{:.3}", seconds * 1e3),
-            _ => format!("{seconds:.3}"),
+            "us" => format!("{:.1}", cost * 1e6),
+            "ms" => format!("{:.3}", cost * 1e3),
+            "KiB" => format!("{:.1}", cost / 1024.0),
+            "MiB" => format!("{:.1}", cost / 1_048_576.0),
+            _ => format!("{cost:.3}"),
         }
+    }
+
+    /// Who was disturbed most, if anybody was.
+    fn doubt(&self) -> Option<String> {
+        let most = |samples: &[Sample]| samples.iter().map(|sample| sample.others).fold(0.0, f64::max);
+        let (name, others) =
+            self.cells.iter().map(|(name, samples)| (name, most(samples))).max_by(|a, b| a.1.total_cmp(&b.1))?;
+        let (scenario, title) = (self.scenario, self.title);
+        let percent = others * 100.0;
+        (others > DISTURBED).then(|| {
+            format!("{scenario} {title}: others used up to {percent:.0} % of the core of {name}: not a quiet machine")
+        })
     }
 
     fn line(&self) -> String {
@@ -138,11 +180,10 @@ impl Row {
     }
 
     fn json(&self) -> Value {
-        let sample = |sample: &Sample| json!({"cpu_seconds": sample.cpu_seconds, "wall_seconds": sample.wall_seconds, "amount": sample.amount});
         let cells: serde_json::Map<String, Value> = self
             .cells
             .iter()
-            .map(|(name, samples)| ((*name).to_owned(), samples.iter().map(sample).collect::<Vec<_>>().into()))
+            .map(|(name, samples)| ((*name).to_owned(), samples.iter().map(Sample::json).collect::<Vec<_>>().into()))
             .collect();
         json!({"scenario": self.scenario, "title": self.title, "unit": self.unit, "samples": cells})
     }

@@ -1,109 +1,167 @@
 //! The scenarios, and how contestants take turns in them.
 
-use super::client::Framing;
+use super::client::{Framing, Protocol};
 use super::contestant::Running;
+use super::meter::Sample;
+use super::registry::Registry;
 use super::report::Report;
+use super::upstream::{BLOB, MANIFEST};
 use super::{Bench, Outcome};
-use std::time::Instant;
 
-/// A kind of work.
+/// A kind of work. Its name on the command line stands in [`Scenario::NAMES`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scenario {
-    /// Uploads over HTTP/1.1.
+    Handshakes,
+    HandshakesLongList,
+    Resumptions,
+    Requests,
+    RequestsHttp2,
+    Downloads,
+    DownloadsHttp2,
     Uploads,
-    /// Uploads over HTTP/2.
     UploadsHttp2,
+    Memory,
+    Registry,
 }
 
-/// What one contestant did in one round.
-#[derive(Clone, Copy, Debug)]
-pub struct Sample {
-    pub cpu_seconds: f64,
-    pub wall_seconds: f64,
-    pub amount: f64,
-}
-
-/// Measures from its making to its end.
-pub struct Meter<'a> {
-    running: &'a Running,
-    cpu: f64,
-    begun: Instant,
-}
-
-impl<'a> Meter<'a> {
-    pub fn start(running: &'a Running) -> Self {
-        Self { running, cpu: running.process.cpu_seconds(), begun: Instant::now() }
-    }
-
-    pub fn stop(self, amount: f64) -> Sample {
-        let wall_seconds = self.begun.elapsed().as_secs_f64();
-        Sample { cpu_seconds: self.running.process.cpu_seconds() - self.cpu, wall_seconds, amount }
-    }
-}
+/// How a row is called: scenario, what of it, the unit of work.
+pub type Title = (Scenario, &'static str, &'static str);
 
 impl Scenario {
-    pub const ALL: &[Self] = &[Self::Uploads, Self::UploadsHttp2];
+    /// All of them, in the order in which they run.
+    pub const NAMES: &[(&str, Self)] = &[
+        ("S1", Self::Handshakes),
+        ("S1m", Self::HandshakesLongList),
+        ("S2", Self::Resumptions),
+        ("S3", Self::Requests),
+        ("S4", Self::RequestsHttp2),
+        ("S5", Self::Downloads),
+        ("S5h2", Self::DownloadsHttp2),
+        ("S6", Self::Uploads),
+        ("S6h2", Self::UploadsHttp2),
+        ("S7", Self::Memory),
+        ("S9", Self::Registry),
+    ];
 
-    /// What it is called on the command line and in reports.
     pub fn name(self) -> &'static str {
-        match self {
-            Self::Uploads => "S6",
-            Self::UploadsHttp2 => "S6h2",
-        }
+        Self::NAMES.iter().find(|(_, scenario)| *scenario == self).map_or("?", |(name, _)| name)
     }
 
     /// # Errors
     /// Lists the names there are.
     pub fn by_name(name: &str) -> Outcome<Self> {
-        let found = Self::ALL.iter().find(|scenario| scenario.name().eq_ignore_ascii_case(name));
-        found.copied().ok_or_else(|| {
-            let names: Vec<_> = Self::ALL.iter().map(|scenario| scenario.name()).collect();
+        let found = Self::NAMES.iter().find(|(own, _)| own.eq_ignore_ascii_case(name));
+        found.map(|(_, scenario)| *scenario).ok_or_else(|| {
+            let names: Vec<_> = Self::NAMES.iter().map(|(name, _)| *name).collect();
             format!("there is no scenario {name}; there are {}", names.join(", ")).into()
         })
     }
 
+    /// How many entries the revocation list has.
+    pub fn list_entries(self) -> u32 {
+        if self == Self::HandshakesLongList { 1_000_000 } else { 1000 }
+    }
+
+    /// Measures every contestant and adds what came out to the report.
+    ///
     /// # Errors
     /// When a contestant refuses or breaks off.
     pub async fn run(self, bench: &Bench, running: &[Running], report: &mut Report) -> Outcome<()> {
         match self {
-            Self::Uploads => {
-                for (title, framing) in [("with length", Framing::Length), ("in chunks", Framing::Chunked)] {
-                    let work = async |one: &Running, count| bench.upload(one, framing, count).await;
-                    turns(bench, running, report, (self, title, "s/GB"), 4, work).await?;
-                }
+            Self::Handshakes => {
+                let work = async |one: &Running, count| bench.handshakes(one, count, false).await;
+                turns(bench, running, report, ((self, "full handshake, list of 1,000", "ms"), 2000), work).await
             }
-            Self::UploadsHttp2 => {
-                for (title, framing) in [("with length", Framing::Length), ("without length", Framing::Chunked)] {
-                    let work = async |one: &Running, count| bench.upload_http2(one, framing, count).await;
-                    turns(bench, running, report, (self, title, "s/GB"), 4, work).await?;
-                }
+            Self::HandshakesLongList => {
+                let work = async |one: &Running, count| bench.handshakes(one, count, false).await;
+                turns(bench, running, report, ((self, "full handshake, list of 1,000,000", "ms"), 100), work).await
             }
+            Self::Resumptions => {
+                let work = async |one: &Running, count| bench.handshakes(one, count, true).await;
+                turns(bench, running, report, ((self, "resumed handshake", "ms"), 2000), work).await
+            }
+            Self::Requests => {
+                let work = async |one: &Running, count| bench.requests(one, 32, MANIFEST, count).await;
+                turns(bench, running, report, ((self, "manifest, HTTP/1.1, 32 connections", "us"), 30_000), work).await
+            }
+            Self::RequestsHttp2 => {
+                for (title, connections, streams) in
+                    [("manifest, HTTP/2, 32x1", 32, 1), ("manifest, HTTP/2, 4x8", 4, 8)]
+                {
+                    let work =
+                        async |one: &Running, count| bench.requests_http2(one, connections, streams, count).await;
+                    turns(bench, running, report, ((self, title, "us"), 30_000), work).await?;
+                }
+                Ok(())
+            }
+            Self::Downloads => self.downloads(bench, running, report, Protocol::Http1).await,
+            Self::DownloadsHttp2 => self.downloads(bench, running, report, Protocol::Http2).await,
+            Self::Uploads => self.uploads(bench, running, report, Protocol::Http1).await,
+            Self::UploadsHttp2 => self.uploads(bench, running, report, Protocol::Http2).await,
+            Self::Memory => bench.memory(running, report).await,
+            Self::Registry => self.registry(bench, report).await,
+        }
+    }
+
+    async fn downloads(
+        self,
+        bench: &Bench,
+        running: &[Running],
+        report: &mut Report,
+        protocol: Protocol,
+    ) -> Outcome<()> {
+        for (title, parallel, count) in [("download, 1 at a time", 1, 6), ("download, 8 at a time", 8, 8)] {
+            let work = async |one: &Running, count| bench.download(one, protocol, BLOB, (parallel, count)).await;
+            turns(bench, running, report, ((self, title, "s/GB"), count), work).await?;
         }
         Ok(())
     }
+
+    async fn uploads(self, bench: &Bench, running: &[Running], report: &mut Report, protocol: Protocol) -> Outcome<()> {
+        for (title, framing) in [("upload with length", Framing::Length), ("upload without length", Framing::Chunked)] {
+            let work = async |one: &Running, count| bench.upload(one, protocol, framing, count).await;
+            turns(bench, running, report, ((self, title, "s/GB"), 4), work).await?;
+        }
+        Ok(())
+    }
+
+    /// The real registry, if there is one.
+    async fn registry(self, bench: &Bench, report: &mut Report) -> Outcome<()> {
+        let Some(registry) = Registry::start(bench).await? else {
+            report.note("S9 was left out: docker-registry is not on PATH (REGISTRY=… names one)");
+            return Ok(());
+        };
+        let running = bench.start(registry.address, self.list_entries())?;
+        let work = async |one: &Running, count| bench.requests(one, 32, MANIFEST, count).await;
+        turns(bench, &running, report, ((self, "docker-registry, manifest", "us"), 6000), work).await?;
+        let work = async |one: &Running, count| bench.download(one, Protocol::Http1, &registry.blob, (1, count)).await;
+        turns(bench, &running, report, ((self, "docker-registry, blob", "s/GB"), 4), work).await
+    }
 }
 
-/// Lets the contestants take turns, each beginning once, after a round that warms them up with a tenth of the work.
+/// Lets the contestants take turns, another one first in every round, after a tenth of the work that warms them up.
 async fn turns(
     bench: &Bench,
     running: &[Running],
     report: &mut Report,
-    (scenario, title, unit): (Scenario, &'static str, &'static str),
-    count: u32,
+    (title, count): (Title, u32),
     work: impl AsyncFn(&Running, u32) -> Outcome<Sample>,
 ) -> Outcome<()> {
+    let work = async |one: &Running, count| {
+        work(one, count).await.map_err(|e| format!("{} in {} ({}): {e}", one.name, title.0.name(), title.1))
+    };
     let count = bench.options.scaled(count);
     let mut samples = vec![Vec::new(); running.len()];
     for one in running {
-        work(one, count.div_ceil(10)).await.map_err(|e| format!("{} in {}: {e}", one.name, scenario.name()))?;
+        work(one, count.div_ceil(10)).await?;
     }
     for round in 0..bench.options.rounds {
         for turn in 0..running.len() {
             let at = (round + turn) % running.len();
             let (Some(one), Some(samples)) = (running.get(at), samples.get_mut(at)) else { continue };
-            samples.push(work(one, count).await.map_err(|e| format!("{} in {}: {e}", one.name, scenario.name()))?);
+            samples.push(work(one, count).await?);
         }
     }
-    report.add(scenario.name(), title, unit, running.iter().map(|one| one.name).zip(samples));
+    report.add(title, running.iter().map(|one| one.name).zip(samples));
     Ok(())
 }
