@@ -18,6 +18,7 @@ mod support;
 mod admin_access;
 mod attacks;
 mod audit;
+mod bench;
 mod catalog;
 mod circumstances;
 mod commands;

@@ -19,6 +19,10 @@ pub const HOST: &str = "registry.test";
 /// A DATA frame or chunk of an upload: what Go's clients send, among them docker and containerd.
 const PIECE: usize = 16 << 10;
 
+/// The registry hides manifests of kinds that a client doesn't name.
+const ACCEPT: &str =
+    "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json, */*";
+
 /// What a client's requests go through.
 pub type Tls = SslStream<TcpStream>;
 
@@ -182,7 +186,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
     /// # Errors
     /// When the connection breaks, or the answer makes no sense.
     pub async fn get(&mut self, path: &str) -> Outcome<Answer> {
-        self.send(&format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\nUser-Agent: bench\r\nAccept: */*\r\n\r\n")).await?;
+        self.send(&format!("GET {path} HTTP/1.1\r\nHost: {HOST}\r\nUser-Agent: bench\r\nAccept: {ACCEPT}\r\n\r\n"))
+            .await?;
         self.answer().await
     }
 
@@ -314,7 +319,7 @@ impl Http2 {
             .method(method)
             .uri(format!("https://{HOST}{path}"))
             .header("user-agent", "bench")
-            .header("accept", "*/*");
+            .header("accept", ACCEPT);
         let request = match framing {
             _ if length == 0 => request,
             Framing::Length => {

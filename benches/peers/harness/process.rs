@@ -6,8 +6,6 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
 /// What the kernel counts CPU time in for user space, on every architecture of Linux: hundredths of a second.
 pub const TICKS_A_SECOND: f64 = 100.0;
@@ -97,25 +95,14 @@ impl Process {
 }
 
 impl Drop for Process {
+    /// Without a farewell: nothing that it could still do matters to anybody.
     fn drop(&mut self) {
-        if !self.is_running() {
-            return;
+        if self.is_running() {
+            let tree = self.tree().iter().map(ToString::to_string).collect::<Vec<_>>();
+            let _ = Command::new("kill").arg("-KILL").args(tree).stderr(Stdio::null()).status();
         }
-        let tree = self.tree();
-        signal("TERM", &[self.child.id()]);
-        let end = Instant::now() + Duration::from_secs(3);
-        while self.is_running() && Instant::now() < end {
-            thread::sleep(Duration::from_millis(10));
-        }
-        // Children that stay behind when their parent has gone. They are ours: nobody else has had the time to get their ids.
-        signal("KILL", &tree);
         let _ = self.child.wait();
     }
-}
-
-fn signal(name: &str, pids: &[u32]) {
-    let pids = pids.iter().map(ToString::to_string);
-    let _ = Command::new("kill").arg(format!("-{name}")).args(pids).stderr(Stdio::null()).status();
 }
 
 /// Moves this process to `cores`; threads started later go with it.

@@ -64,12 +64,12 @@ async fn fill(connection: &mut Http1<TcpStream>, length: u64) -> Outcome<String>
     let config_digest = format!("sha256:{}", HEXLOWER.encode(&Sha256::digest(config)));
     let session = connection.open_upload("/v2/app/blobs/uploads/").await?;
     connection.put(&closing(&session, &config_digest), "application/octet-stream", config).await?;
-    let kind = "application/vnd.docker.distribution.manifest.v2+json";
+    let kind = "application/vnd.oci.image.manifest.v1+json";
     let manifest = serde_json::json!({
         "schemaVersion": 2,
         "mediaType": kind,
-        "config": {"mediaType": "application/vnd.docker.container.image.v1+json", "size": config.len(), "digest": config_digest},
-        "layers": [{"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip", "size": length, "digest": layer}],
+        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "size": config.len(), "digest": config_digest},
+        "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar", "size": length, "digest": layer}],
         "annotations": {"filled": "m".repeat(900)},
     });
     connection.put("/v2/app/manifests/latest", kind, manifest.to_string().as_bytes()).await?;
