@@ -67,6 +67,16 @@ release: ## build the binary for production
 	@.ci/setup build
 	$(CARGO) build --locked --release
 
+.PHONY: bench
+bench: ## measure the gateway beside envoy, nginx, haproxy, traefik and caddy, if they are here; ARGS="--help" tells more
+	@.ci/setup bench
+	$(CARGO) bench --locked --bench peers -- $(ARGS)
+
+.PHONY: bench-parts
+bench-parts: ## measure the parts: routes, decisions, revocation, identities, access records, loading
+	@.ci/setup bench
+	$(CARGO) bench --locked --bench parts --bench policy --bench revocation
+
 .PHONY: deb
 deb: release ## build the Debian package, into target/debian
 	conf/packaging/deb

@@ -60,6 +60,8 @@ pub mod policy;
 #[doc(hidden)]
 pub mod revocation;
 #[doc(hidden)]
+pub mod telemetry;
+#[doc(hidden)]
 pub mod tls;
 
 mod admin;
@@ -76,7 +78,6 @@ mod state;
 mod status;
 mod tag_locks;
 mod tally;
-mod telemetry;
 mod uploads;
 mod upstream;
 
