@@ -1,7 +1,7 @@
 //! The gateway under load: many connections, requests at a constant rate, more than one serving thread.
 
-use super::client::Http1;
 use super::contestant::Running;
+use super::http1::Http1;
 use super::memory::hold;
 use super::report::Report;
 use super::small::all;

@@ -1,7 +1,8 @@
 //! What a contestant keeps at its start, and for connections that do nothing.
 
-use super::client::{Client, Http1};
+use super::client::Client;
 use super::contestant::Running;
+use super::http1::Http1;
 use super::meter::Sample;
 use super::report::Report;
 use super::scenario::Scenario;

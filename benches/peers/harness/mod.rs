@@ -4,8 +4,11 @@
 //! They take turns within each round, so that what disturbs the machine disturbs everybody. What counts is the CPU time of
 //! a contestant's processes for a unit of work: rates also depend on the client and the upstream.
 
+mod body;
 mod client;
 mod contestant;
+mod http1;
+mod http2;
 mod load;
 mod memory;
 mod meter;

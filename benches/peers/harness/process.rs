@@ -114,7 +114,11 @@ pub fn move_to(cores: &str) -> Outcome<()> {
     if output.status.success() {
         return Ok(());
     }
-    Err(format!("cannot use the cores {cores}: {}", String::from_utf8_lossy(&output.stderr).trim()).into())
+    Err(format!(
+        "cannot use the cores {cores} (--unpinned does without): {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    )
+    .into())
 }
 
 /// Lets this process, and what it starts, have as many files open as the system permits.

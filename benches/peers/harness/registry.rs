@@ -1,6 +1,7 @@
 //! The real registry as an upstream.
 
-use super::client::{Framing, Http1};
+use super::body::{Framing, pieces};
+use super::http1::Http1;
 use super::process::{Process, find};
 use super::{Bench, Outcome};
 use data_encoding::HEXLOWER;
@@ -54,7 +55,7 @@ impl Registry {
 /// Pushes an image of one layer and returns the layer's path.
 async fn fill(connection: &mut Http1<TcpStream>, length: u64) -> Outcome<String> {
     let mut hash = Sha256::new();
-    for piece in super::client::pieces(length) {
+    for piece in pieces(length) {
         hash.update(piece);
     }
     let layer = format!("sha256:{}", HEXLOWER.encode(&hash.finalize()));

@@ -34,11 +34,11 @@ struct Row {
 impl Report {
     pub fn new(contestants: &[Contestant], options: &Options) -> Self {
         let versions = contestants.iter().map(|one| (one.name, one.version())).collect();
-        let processor = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let processor =
-            processor.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|p| p.1);
+            processors.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|p| p.1);
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-        let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        let cores = processors.lines().filter(|line| line.starts_with("processor")).count();
         let machine = json!({
             "processor": processor, "kernel": kernel.trim(), "cores": cores, "rounds": options.rounds, "scale": options.scale,
         });
@@ -90,7 +90,7 @@ impl Report {
             self.remarks(&mut text);
             return text;
         }
-        let _ = write!(text, "| cost of a unit of work |");
+        let _ = write!(text, "| cost of a unit of work (gateway : peer) |");
         for (name, _) in &self.versions {
             let _ = write!(text, " {name} |");
         }
@@ -107,8 +107,9 @@ impl Report {
     }
 
     fn remarks(&self, text: &mut String) {
+        text.push('\n');
         for note in &self.notes {
-            let _ = writeln!(text, "\n{note}");
+            let _ = writeln!(text, "- {note}");
         }
     }
 

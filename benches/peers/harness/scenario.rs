@@ -1,6 +1,7 @@
 //! The scenarios, and how contestants take turns in them.
 
-use super::client::{Framing, Protocol};
+use super::body::Framing;
+use super::client::Protocol;
 use super::contestant::Running;
 use super::meter::Sample;
 use super::registry::Registry;

@@ -1,7 +1,8 @@
 //! Many small things: handshakes and requests.
 
-use super::client::{Client, Http2, Sessions};
+use super::client::{Client, Sessions};
 use super::contestant::Running;
+use super::http2::Http2;
 use super::meter::Sample;
 use super::transfer::take;
 use super::upstream::MANIFEST;

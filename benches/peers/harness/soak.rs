@@ -1,6 +1,7 @@
 //! The gateway for minutes, with pushes and pulls of all kinds: does its memory grow?
 
-use super::client::{Client, Framing, Protocol};
+use super::body::Framing;
+use super::client::{Client, Protocol};
 use super::report::Report;
 use super::small::all;
 use super::upstream::{BLOB, MANIFEST, UPLOADS, Upstream};

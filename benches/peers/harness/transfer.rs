@@ -1,6 +1,7 @@
 //! Large bodies in both directions.
 
-use super::client::{Framing, Protocol};
+use super::body::Framing;
+use super::client::Protocol;
 use super::contestant::Running;
 use super::meter::Sample;
 use super::upstream::UPLOADS;
