@@ -23,6 +23,12 @@ const BUFFER: usize = 256 << 10;
 const SESSION: &str = "Location: /v2/app/blobs/uploads/7f1d9c52-3c0e-4b8a-9a5e-0d6f2b7c4e11?_state=c3RhdGU\r\n\
                        Docker-Upload-UUID: 7f1d9c52-3c0e-4b8a-9a5e-0d6f2b7c4e11\r\nRange: 0-0\r\n";
 
+/// What registries say besides.
+const USUAL: &str = "Docker-Distribution-Api-Version: registry/2.0\r\n\
+                     Docker-Content-Digest: sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\r\n\
+                     Etag: \"sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\"\r\n\
+                     X-Content-Type-Options: nosniff\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\n";
+
 /// The upstream; dropping it ends its thread.
 pub struct Upstream {
     pub address: SocketAddr,
@@ -190,7 +196,7 @@ impl Wire {
             _ => ("200 OK", "Content-Type: application/json\r\n", 2),
         };
         static CONTENT: [u8; BUFFER] = [b'm'; BUFFER];
-        let mut first = format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\n\r\n").into_bytes();
+        let mut first = format!("HTTP/1.1 {status}\r\n{headers}{USUAL}Content-Length: {length}\r\n\r\n").into_bytes();
         if head.method == "HEAD" {
             length = 0;
         }
