@@ -16,8 +16,8 @@ use portcullis::Gateway;
 use portcullis::identity::{LeafRules, PeerIdentity};
 use portcullis::oci::{self, Action};
 use portcullis::telemetry::{
-    AccessRecord, ClientRecord, ConnectionRecord, DecisionId, HttpVersion, Metrics, Outcome as Ending, Text, Verdict,
-    json_line,
+    AccessRecord, ClientRecord, ConnectionRecord, DecisionId, HttpVersion, Metrics, Outcome as Ending, RequestId, Text,
+    TraceId, Verdict, access_line,
 };
 
 #[path = "peers/harness/pki.rs"]
@@ -66,19 +66,18 @@ fn record() -> AccessRecord {
         time,
         decision_id: DecisionId::new(time),
         generation: 3,
-        connection: Arc::new(ConnectionRecord {
-            client: ([192, 0, 2, 1], 40_000).into(),
-            listener: "main".into(),
-            identity: ClientRecord {
+        connection: Arc::new(ConnectionRecord::new(
+            ([192, 0, 2, 1], 40_000).into(),
+            "main".into(),
+            ClientRecord {
                 label: "CN=ci-7".into(),
                 fingerprint: "ab".repeat(32).as_str().into(),
                 serial: "0a".into(),
                 not_after: 1_800_000_000,
             },
-            peer: Arc::new(peer),
-            tls_version: "TLSv1.3".into(),
-            cipher: "TLS_AES_128_GCM_SHA256".into(),
-        }),
+            Arc::new(peer),
+            ["TLSv1.3".into(), "TLS_AES_128_GCM_SHA256".into()],
+        )),
         http_version: HttpVersion::Http11,
         method: "GET".into(),
         target: Some(Text::target(path)),
@@ -99,8 +98,8 @@ fn record() -> AccessRecord {
         upstream: Some("127.0.0.1:5000".into()),
         outcome: Ending::Proxied,
         end_reason: None,
-        request_id: Some("01HF7YAT3V0000000000000007".into()),
-        trace_id: Some("4bf92f3577b34da6a3ce929d0e0e4736".into()),
+        request_id: Some(RequestId::Decision),
+        trace_id: TraceId::of("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
         user_agent: Some("docker/29.0.1 go/go1.25".into()),
     }
 }
@@ -114,7 +113,7 @@ fn access_record(criterion: &mut Criterion) {
     criterion.bench_function("record/line", |bencher| {
         bencher.iter(|| {
             line.clear();
-            json_line(&mut line, black_box(&record)).is_ok()
+            access_line(&mut line, black_box(&record)).is_ok()
         });
     });
     criterion.bench_function("record/taking it out", |bencher| {

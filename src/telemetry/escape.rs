@@ -12,7 +12,7 @@ use serde_json::ser::{Formatter, Serializer};
 /// # Errors
 ///
 /// Fails if the value itself can't be serialized; the buffer then is as it was.
-pub fn json_line<T: Serialize>(buffer: &mut Vec<u8>, value: &T) -> serde_json::Result<()> {
+pub(super) fn json_line<T: Serialize>(buffer: &mut Vec<u8>, value: &T) -> serde_json::Result<()> {
     let start = buffer.len();
     let written = value.serialize(&mut Serializer::with_formatter(&mut *buffer, OneLine));
     match written {

@@ -15,7 +15,7 @@ use crate::oci::{Action, RouteKind};
 /// # Errors
 ///
 /// Fails if the record can't be serialized; the buffer then is as it was.
-pub(super) fn access_line(buffer: &mut Vec<u8>, record: &AccessRecord) -> serde_json::Result<()> {
+pub fn access_line(buffer: &mut Vec<u8>, record: &AccessRecord) -> serde_json::Result<()> {
     let connection = &*record.connection;
     let mut line = JsonLine::begin(buffer);
     line.append(&Object(First(record)))?;

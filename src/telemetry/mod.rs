@@ -33,10 +33,10 @@ pub use audit::AuditLog;
 pub use certificates::CertificateKind;
 pub use content::{DigestCheck, RedirectResult};
 pub(crate) use escape::Escaped;
-pub use escape::json_line;
 pub use expiring::{Expiring, ExpiringClient};
 pub use label::Label;
 pub use lately::{Lately, RefusedHandshake, Reloaded};
+pub use layout::access_line;
 pub use metrics::{
     Ailments, CertificateExpiry, CrlState, LimitMetrics, Metrics, Published, SharedMetrics, UpstreamMetrics,
 };
