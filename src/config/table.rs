@@ -132,9 +132,8 @@ fn required(schema: &Schema, key: &str) -> bool {
 }
 
 fn is_fixed(path: &str) -> bool {
-    let within =
-        |key: &&str| path.strip_prefix(**key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
-    FIXED.iter().any(|key| within(&key)) || matches!(path, "listeners[].name" | "listeners[].addresses")
+    let within = |key: &str| path.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+    FIXED.into_iter().any(within) || matches!(path, "listeners[].name" | "listeners[].addresses")
 }
 
 /// Text for a cell of a table.
