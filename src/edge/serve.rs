@@ -128,7 +128,9 @@ async fn http2_handshake(limits: &Limits, mut stream: Box<EdgeStream>) -> Option
     stream.read_ahead(PREFACE).await.ok()?;
     let mut options = h2_server::default_h2_options();
     options.max_concurrent_streams(limits.h2_max_streams);
-    options.initial_window_size(SMALL_WINDOW).initial_connection_window_size(SMALL_WINDOW);
+    // The connection's window bounds what all streams may send. A stream's own can be raised later only once the client has
+    // acknowledged the settings, which is too late for an upload that is the first request.
+    options.initial_window_size(STREAM_WINDOW).initial_connection_window_size(SMALL_WINDOW);
     // The library counts those that were reset before it could hand them on; the frames' budget comes first.
     options.max_pending_accept_reset_streams(usize::try_from(limits.h2_frames.resets).unwrap_or(usize::MAX));
     h2_server::handshake(stream, Some(options)).await.ok()
@@ -214,8 +216,6 @@ impl<'a> Http2<'a> {
             if self.windows.is_some() {
                 self.h2.set_target_window_size(LARGE_WINDOW);
                 self.connection.flow.note_window(LARGE_WINDOW);
-                // Refused only while an earlier change is not yet acknowledged; the window then stays as it is.
-                let _ = self.h2.set_initial_window_size(STREAM_WINDOW);
             }
         }
         session.write_timeout = Some(piece_timeout(&self.serving.limits));
@@ -303,7 +303,7 @@ fn sends_body(session: &H2Session) -> bool {
 /// What a connection with an upload gets, for all its streams together.
 const LARGE_WINDOW: u32 = 4 * 1024 * 1024;
 
-/// What each stream of such a connection gets: with less, an upload stops and goes.
+/// What each stream may send, as far as its connection may: with less, an upload stops and goes.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 
 /// Bytes that clients may send ahead on all HTTP/2 connections together.
