@@ -55,7 +55,7 @@ impl EdgeStream {
         use std::os::fd::AsRawFd;
         let id = tls.get_ref().tcp().as_raw_fd();
         // pingora passes this digest on to every request; the header is a place it demands and nobody reads.
-        let header = ResponseHeader::build(200, Some(0)).map_err(io::Error::other)?;
+        let header = ResponseHeader::build_no_case(200, Some(0)).map_err(io::Error::other)?;
         let digest = Arc::new(ProxyDigest::new(Box::new(header), Some(Box::new(connection.clone()))));
         tls.get_ref().bore_fruit();
         let frames = connection.flow.is_http2().then(|| Box::new(Frames::new(limits.h2_frames)));

@@ -74,7 +74,8 @@ pub(crate) struct Attributes {
 /// unusable: else a second common name could be hidden behind a NUL, and the first would look like the only one.
 pub(crate) fn attributes(name_der: &[u8]) -> Result<Attributes, DerFault> {
     let parts = parts(name_der)?;
-    let mut attributes = Attributes::default();
+    // Kept as long as the connection: without room for more.
+    let mut attributes = Attributes { usable: Vec::with_capacity(parts.len()), ..Attributes::default() };
     for part in &parts {
         let same_type = || parts.iter().filter(|other| other.oid == part.oid);
         match part.usable() {
