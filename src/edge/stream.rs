@@ -121,13 +121,33 @@ impl EdgeStream {
 }
 
 impl EdgeStream {
-    /// Reads from TLS.
+    /// Reads from TLS, the records of a transfer several at a time: what is passed on in larger pieces costs less each.
     fn poll_tls(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        /// A record of this size is followed by others, if it isn't the last of many.
+        const OF_A_TRANSFER: usize = 4 * 1024;
+        let before = buffer.filled().len();
+        let outcome = self.poll_record(cx, buffer);
+        self.connection.flow.note_read(outcome.is_pending());
+        ready!(outcome)?;
+        if buffer.filled().len() - before >= OF_A_TRANSFER {
+            loop {
+                let before = buffer.filled().len();
+                // A fault, or the end, comes again with the next read, which has nothing else to tell.
+                let more = buffer.remaining() > 0 && matches!(self.poll_record(cx, buffer), Poll::Ready(Ok(())));
+                if !more || buffer.filled().len() == before {
+                    break;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads a record, or what is left of one.
+    fn poll_record(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         // A client that sends without pause must not keep its thread from the others.
         let turn = ready!(coop::poll_proceed(cx));
         let before = buffer.filled().len();
         let outcome = Pin::new(&mut self.tls).poll_read(cx, buffer);
-        self.connection.flow.note_read(outcome.is_pending());
         match &outcome {
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok(())) => {}
