@@ -233,6 +233,8 @@ fn fill(documents: &[Value], pod: &Value, root: &Path) -> String {
                 put("uploads.key", data_encoding::BASE64.encode(&[7; 32]).into_bytes());
                 fs::set_permissions(at.join("uploads.key"), Permissions::from_mode(0o440)).expect("its owner may");
             }
+            // What the kubelet makes of an emptyDir with an fsGroup.
+            "state" => fs::set_permissions(&at, Permissions::from_mode(0o2777)).expect("its owner may"),
             _ => {}
         }
     }
