@@ -55,6 +55,18 @@ fn the_readme_lists_every_value() {
     closed(&schema, &values, "");
 }
 
+#[test]
+fn slow_clients_can_hold_what_the_memory_limit_gives() {
+    let number = |text: &str, unit: &str| text.strip_suffix(unit).and_then(|number| number.parse::<u64>().ok());
+    let values: Value = serde_yaml::from_str(&read("helm/portcullis/values.yaml")).expect("YAML");
+    let limit = values["resources"]["limits"]["memory"].as_str().expect("text");
+    let mebibytes = number(limit, "Gi").map(|gibibytes| gibibytes * 1024).expect("GiB");
+    let reference: Value = serde_yaml::from_str(&read("conf/portcullis.yaml")).expect("YAML");
+    let requests = reference["upstreams"][0]["limits"]["max_connections"].as_u64().expect("a number");
+    // 1 MiB for each (docs/limits.md), and a quarter for the process and its lists.
+    assert!(mebibytes >= requests + requests / 4, "{mebibytes} MiB for {requests} requests");
+}
+
 /// The paths of values with what stands behind `# --` above them.
 fn documented(text: &str) -> Vec<(String, String)> {
     let (mut found, mut above, mut doc): (_, Vec<(usize, &str)>, Option<String>) = (Vec::new(), Vec::new(), None);
