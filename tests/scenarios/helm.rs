@@ -1,5 +1,6 @@
 //! The chart: rendered by Helm for each of `tests/helm/*.yaml`, and judged by Kubernetes' schemas and by the gateway.
 
+mod cluster;
 mod refusals;
 mod values;
 
