@@ -17,6 +17,11 @@ const REFUSED: &[(&[&str], &str)] = &[
     (&["config.policy=/elsewhere.yaml"], "put the policy itself into the value policy"),
     (&["config.health.address=null"], "config.health.address is off: Kubernetes needs it for its probes"),
     (&["config.health.address=127.0.0.1:9090"], "is on loopback, where Kubernetes can't reach it: take 0.0.0.0:9090"),
+    (&["config.health.address=0.0.0.0:80"], "config.health.address: 0.0.0.0:80: the gateway isn't root and needs a port"),
+    (
+        &["config.health.address=[::]:8443"],
+        "config.health.address: [::]:8443: config.listeners[0] has this port already; take another",
+    ),
     (
         &["config.drain.grace=90s"],
         "terminationGracePeriodSeconds is 90, but config.drain.grace (90s) and preStopSeconds (5s) may take 95s",
@@ -60,6 +65,10 @@ const AGAIN: &[(&[&str], &str)] = &[
     (&["config.health.address=[::1]:9090"], "config.health.address is on loopback"),
     (&["config.health.address=[0:0:0:0:0:0:0:1]:9090"], "config.health.address is on loopback"),
     (&["config.health.address=localhost:9090"], "config.health.address is on loopback"),
+    (&["config.health.address=somewhere"], "config.health.address: somewhere: the gateway isn't root"),
+    (&["config.admin.address=127.0.0.1:91"], "config.admin.address: 127.0.0.1:91: the gateway isn't root"),
+    (&["config.admin.address=127.0.0.1:9090"], "config.admin.address: 127.0.0.1:9090: config.health has this port"),
+    (&["config.admin.address=127.0.0.1:8443"], "config.admin.address: 127.0.0.1:8443: config.listeners[0] has this"),
     (&[LISTENER, "config.listeners[0].name=443"], r#"Kubernetes takes no port of the name "443""#),
     (&[LISTENER, "config.listeners[0].name=a--b"], r#"Kubernetes takes no port of the name "a--b""#),
     (
