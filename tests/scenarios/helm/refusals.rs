@@ -22,6 +22,11 @@ const REFUSED: &[(&[&str], &str)] = &[
         &["config.health.address=[::]:8443"],
         "config.health.address: [::]:8443: config.listeners[0] has this port already; take another",
     ),
+    (&["service.externalTrafficPolicy=Local"], "service.externalTrafficPolicy is for NodePort and LoadBalancer"),
+    (
+        &["service.loadBalancerSourceRanges[0]=10.0.0.0/8"],
+        "do nothing with service.type ClusterIP: set it to LoadBalancer, or keep others away with networkPolicy.clients",
+    ),
     (
         &["config.drain.grace=90s"],
         "terminationGracePeriodSeconds is 90, but config.drain.grace (90s) and preStopSeconds (5s) may take 95s",
@@ -69,6 +74,7 @@ const AGAIN: &[(&[&str], &str)] = &[
     (&["config.admin.address=127.0.0.1:91"], "config.admin.address: 127.0.0.1:91: the gateway isn't root"),
     (&["config.admin.address=127.0.0.1:9090"], "config.admin.address: 127.0.0.1:9090: config.health has this port"),
     (&["config.admin.address=127.0.0.1:8443"], "config.admin.address: 127.0.0.1:8443: config.listeners[0] has this"),
+    (&["service.loadBalancerIP=192.0.2.1", "service.type=NodePort"], "do nothing with service.type NodePort"),
     (&[LISTENER, "config.listeners[0].name=443"], r#"Kubernetes takes no port of the name "443""#),
     (&[LISTENER, "config.listeners[0].name=a--b"], r#"Kubernetes takes no port of the name "a--b""#),
     (
@@ -87,6 +93,7 @@ fn values_that_cannot_work_are_refused_with_what_to_do() {
         (&["replicaCount=3"], "additional properties 'replicaCount' not allowed"),
         (&["server.secret=x"], "additional properties 'secret' not allowed"),
         (&["kind=StatefulSet"], "value must be one of 'Deployment', 'DaemonSet'"),
+        (&["podDisruptionBudget.maxUnavailable=0%"], "'0%' does not match pattern"),
         (&["replicas=0"], "minimum: got 0, want 1"),
         (&["config.drain.grace=soon"], "does not match pattern"),
         (&["crl.urls[0]=ftp://x"], "does not match pattern"),
