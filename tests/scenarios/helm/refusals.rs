@@ -75,6 +75,7 @@ const AGAIN: &[(&[&str], &str)] = &[
     (&["config.admin.address=127.0.0.1:9090"], "config.admin.address: 127.0.0.1:9090: config.health has this port"),
     (&["config.admin.address=127.0.0.1:8443"], "config.admin.address: 127.0.0.1:8443: config.listeners[0] has this"),
     (&["service.loadBalancerIP=192.0.2.1", "service.type=NodePort"], "do nothing with service.type NodePort"),
+    (&["config.health.address=0.0.0.0:9091"], "config.admin.address: 127.0.0.1:9091: config.health has this"),
     (&[LISTENER, "config.listeners[0].name=443"], r#"Kubernetes takes no port of the name "443""#),
     (&[LISTENER, "config.listeners[0].name=a--b"], r#"Kubernetes takes no port of the name "a--b""#),
     (

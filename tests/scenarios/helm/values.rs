@@ -1,6 +1,6 @@
 //! The values of the chart: what its README, its schema and docs/kubernetes.md say of them.
 
-use super::{Helm, ROOT, read, updating};
+use super::{Helm, ROOT, of_kind, read, text, updating};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -53,6 +53,19 @@ fn the_readme_lists_every_value() {
     undocumented(&values, "", &paths);
     let schema: Value = serde_json::from_str(&read("helm/portcullis/values.schema.json")).expect("JSON");
     closed(&schema, &values, "");
+}
+
+#[test]
+fn what_is_on_by_itself_is_off_with_null() {
+    let Some(helm) = Helm::found() else { return };
+    for key in ["admin.address", "access_log.path"] {
+        let documents = helm.render("trial", &["--set", &format!("config.{key}=null")]);
+        let maps = of_kind(&documents, "ConfigMap");
+        let config: Value = serde_yaml::from_str(&text(&maps[0]["data"]["portcullis.yaml"])).expect("YAML");
+        let (section, key) = key.split_once('.').expect("a section");
+        let section = config[section].as_object().expect("the section");
+        assert_eq!(section.get(key), Some(&Value::Null), "{section:?}");
+    }
 }
 
 #[test]
