@@ -17,7 +17,10 @@ const REFUSED: &[(&[&str], &str)] = &[
     (&["config.policy=/elsewhere.yaml"], "put the policy itself into the value policy"),
     (&["config.health.address=null"], "config.health.address is off: Kubernetes needs it for its probes"),
     (&["config.health.address=127.0.0.1:9090"], "is on loopback, where Kubernetes can't reach it: take 0.0.0.0:9090"),
-    (&["config.health.address=0.0.0.0:80"], "config.health.address: 0.0.0.0:80: the gateway isn't root and needs a port"),
+    (
+        &["config.health.address=0.0.0.0:80"],
+        "config.health.address: 0.0.0.0:80: the gateway isn't root and needs a port",
+    ),
     (
         &["config.health.address=[::]:8443"],
         "config.health.address: [::]:8443: config.listeners[0] has this port already; take another",
