@@ -17,6 +17,21 @@ fn nodes_without_a_zone_get_pods_however_strictly_nodes_are_shared_out() {
     assert_eq!(rules, wanted.map(|(key, rule)| (key.to_owned(), rule.to_owned())));
 }
 
+#[test]
+fn a_daemon_set_waits_for_the_operator_if_told_so() {
+    let Some(helm) = Helm::found() else { return };
+    for (more, kind) in [(&[][..], "RollingUpdate"), (&["--set", "updateStrategy=OnDelete"][..], "OnDelete")] {
+        let documents = helm.render("daemonset", more);
+        assert_eq!(workload(&documents)["spec"]["updateStrategy"], json!({ "type": kind }));
+    }
+    let notes = |case: &str, more: &[&str]| {
+        helm.run(&["install", "r", "--dry-run=client"], case, more).expect_success(case).text()
+    };
+    assert!(notes("daemonset", &[]).contains("for each node by updateStrategy: OnDelete"));
+    assert!(notes("daemonset", &["--set", "updateStrategy=OnDelete"]).contains("registry delete pod POD"));
+    assert!(!notes("trial", &[]).contains("a DaemonSet ends"));
+}
+
 /// A cluster's API as far as Helm looks things up by it: what kinds there are, and one Deployment.
 fn cluster(kinds: &[Value], deployment: Option<Value>) -> Upstream {
     let mut groups: BTreeMap<String, Vec<Value>> = BTreeMap::new();

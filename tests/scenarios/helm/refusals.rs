@@ -62,6 +62,10 @@ const REFUSED: &[(&[&str], &str)] = &[
         "config.listeners[0].addresses: [::]:8444: a listener has one port here, 8443; make another listener",
     ),
     (&["kind=DaemonSet", "autoscaling.enabled=true"], "a DaemonSet has one gateway on each node, and nothing to scale"),
+    (
+        &["updateStrategy=OnDelete"],
+        "updateStrategy is for kind: DaemonSet; a Deployment replaces its Pods without a gap",
+    ),
     (&["hostPort=443"], "hostPort is for kind: DaemonSet; two Pods of a Deployment can't share a node's port"),
     (&["autoscaling.enabled=true", "autoscaling.minReplicas=20"], "autoscaling: minReplicas is more than maxReplicas"),
     (&["autoscaling.enabled=true", "resources.requests=null"], "autoscaling.enabled needs resources.requests.cpu"),
