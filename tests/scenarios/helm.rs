@@ -2,6 +2,7 @@
 
 mod cluster;
 mod refusals;
+mod upgrades;
 mod values;
 
 use crate::support::pki::{self, Ca};
