@@ -18,7 +18,7 @@ const DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 909
 #[command(after_long_help = HELP)]
 pub(super) struct Options {
     /// The configuration file of the running gateway, for the address of its health listener
-    #[arg(short, long, default_value = "/etc/portcullis/portcullis.yaml")]
+    #[arg(short, long, default_value_os_t = super::configuration())]
     config: PathBuf,
     /// Ask here, and read no file
     #[arg(long, value_name = "HOST:PORT", conflicts_with = "config", value_parser = host_and_port)]

@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "commands answer on the terminal")]
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
@@ -36,6 +37,12 @@ mod exit {
     pub(super) const REFUSED: u8 = 4;
 }
 
+/// The configuration of commands that aren't told another: one place to name it for all that run in a container.
+fn configuration() -> PathBuf {
+    let named = std::env::var_os("PORTCULLIS_CONFIG").filter(|path| !path.is_empty());
+    named.map_or_else(|| PathBuf::from("/etc/portcullis/portcullis.yaml"), PathBuf::from)
+}
+
 /// An mTLS edge gateway for container registries.
 #[derive(Debug, Parser)]
 #[command(version = version(), about, after_help = EXIT_CODES)]
@@ -45,6 +52,9 @@ struct Arguments {
 }
 
 const EXIT_CODES: &str = "\
+Environment:
+  PORTCULLIS_CONFIG  the configuration, for every command without --config
+
 Exit codes:
   0  done; for `check`: the files can be used
   1  the files are at fault; every finding names file, line and key

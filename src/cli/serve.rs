@@ -10,7 +10,7 @@ use crate::server::{self, ServeError, Succession};
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Options {
     /// The configuration file
-    #[arg(short, long, default_value = "/etc/portcullis/portcullis.yaml")]
+    #[arg(short, long, default_value_os_t = super::configuration())]
     pub(super) config: PathBuf,
 }
 

@@ -31,7 +31,7 @@ const HTTP1: &[u8] = b"\x08http/1.1";
 #[command(after_long_help = HELP)]
 pub(super) struct Options {
     /// The configuration file of the running gateway, for the address of its admin listener
-    #[arg(short, long, default_value = "/etc/portcullis/portcullis.yaml")]
+    #[arg(short, long, default_value_os_t = super::configuration())]
     config: PathBuf,
     /// A client certificate with its chain (PEM), where the admin listener asks for one
     #[arg(long, value_name = "FILE", requires = "key")]

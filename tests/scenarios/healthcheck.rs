@@ -5,7 +5,7 @@ use crate::support::process::{self, Finished};
 use crate::support::registry::free_address;
 use crate::support::upstream::Upstream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn ask(arguments: &[&str]) -> Finished {
     let mut all = vec!["healthcheck"];
@@ -52,6 +52,40 @@ fn the_exit_code_says_whether_the_gateway_is_ready() {
     let gone = at(&config);
     assert_eq!(gone.code, Some(3), "{}", gone.all());
     assert!(gone.stderr.contains(&here), "{}", gone.all());
+}
+
+#[test]
+fn what_serves_and_what_asks_find_the_same_configuration() {
+    let upstream = Upstream::start();
+    let address = free_address();
+    let builder = gateway().upstream(upstream.url()).configure(|c| c["health"]["address"] = address.to_string().into());
+    let file = builder.write_config();
+    let with = |arguments: &[&str], file: &Path| {
+        process::run_with(env!("CARGO_BIN_EXE_portcullis"), arguments, b"", Duration::from_secs(20), |command| {
+            command.env("PORTCULLIS_CONFIG", file);
+        })
+    };
+    let checked = with(&["check"], &file).expect_success("check");
+    assert!(checked.text().contains(&*file.to_string_lossy()), "{}", checked.all());
+    // As the image has it: neither is told where the file is.
+    let mut gateway = process::Process::spawn("serve", env!("CARGO_BIN_EXE_portcullis"), &["serve"], |command| {
+        command.env("PORTCULLIS_CONFIG", &file);
+    });
+    let end = Instant::now() + Duration::from_secs(60);
+    loop {
+        let asked = with(&["healthcheck"], &file);
+        if asked.success() {
+            break;
+        }
+        assert!(Instant::now() < end, "{}\n{}", asked.all(), gateway.tail(20));
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    gateway.stop(Duration::from_secs(20));
+    let missing = with(&["serve"], Path::new("/nonexistent/portcullis.yaml"));
+    assert!(missing.code == Some(1) && missing.all().contains("/nonexistent/portcullis.yaml"), "{}", missing.all());
+    // An option is meant more than the environment, which is meant more than the default.
+    let other = with(&["check", "--config", "/nonexistent/other.yaml"], &file);
+    assert!(other.all().contains("/nonexistent/other.yaml"), "{}", other.all());
 }
 
 #[test]

@@ -24,7 +24,7 @@ use crate::telemetry::Past;
     .args(["certificate", "uri", "subject", "dns", "email", "ip", "decision"]))]
 pub(super) struct Options {
     /// The configuration that names the policy
-    #[arg(short, long, default_value = "/etc/portcullis/portcullis.yaml")]
+    #[arg(short, long, default_value_os_t = super::super::configuration())]
     config: PathBuf,
     /// The policy itself, in place of the one that the configuration names
     #[arg(short, long)]

@@ -16,7 +16,7 @@ use crate::tls::TrustBundle;
 #[command(after_long_help = HELP)]
 pub(super) struct Options {
     /// The configuration that names the policy, and the authorities of its clients
-    #[arg(short, long, default_value = "/etc/portcullis/portcullis.yaml")]
+    #[arg(short, long, default_value_os_t = super::super::configuration())]
     config: PathBuf,
     /// The policy itself, in place of the one that the configuration names, which then is not read
     #[arg(short, long, conflicts_with = "config")]
