@@ -253,6 +253,22 @@ fn what_compose_starts_serves_a_registry() {
     let home = tempfile::tempdir().expect("the temporary directory is writable");
     let dev = home.path().join("dev").to_string_lossy().into_owned();
     daemon.docker(&["cp", "gw:/var/lib/portcullis/dev", &dev]).expect_success("docker cp");
+    let printed = daemon.docker(&["logs", "gw"]).expect_success("docker logs").text();
+    // What compose publishes is where the printed commands go, and docker's address is what the page says.
+    assert_eq!(service["ports"], json!(["127.0.0.1:5443:5443"]));
+    assert!(printed.contains("  sudo ip address add 192.0.2.1/32 dev lo\n"), "{printed}");
+    for (program, answer) in [("curl", "Hello from behind the gate."), ("skopeo", "Writing manifest")] {
+        if !skip::have(&[program]) {
+            continue;
+        }
+        let (_, section) = printed.split_once(&format!("\n\n{program}\n")).expect("its commands");
+        let commands = section.split("\n\n").next().unwrap_or_default();
+        let said = process::run_with("sh", &["-ec", commands], b"", PATIENCE, |command| {
+            command.current_dir(&dev);
+        });
+        let said = said.expect_success(commands).all();
+        assert!(said.contains(answer), "{commands}\n{said}");
+    }
     let file = |name: &str| format!("{dev}/pki/{name}");
     let (ca, certificate, key) = (file("ca.crt"), file("developer.crt"), file("developer.key"));
     let url = format!("https://{address}/v2/team/app/blobs/uploads/");
