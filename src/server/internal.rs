@@ -65,9 +65,25 @@ impl Doors<'_> {
 
     fn health(&self) -> Health {
         let (draining, succeeded) = (self.draining.clone(), self.succeeded.clone());
-        let ready = move || match *draining.borrow() && !succeeded.load(Ordering::Relaxed) {
-            true => Err("draining".to_owned()),
-            false => Ok(()),
+        let (reader, begun) = (self.reader.clone(), AtomicBool::new(false));
+        let ready = move || {
+            if *draining.borrow() && !succeeded.load(Ordering::Relaxed) {
+                return Err("draining".to_owned());
+            }
+            // Once and for all: what comes later meets all replicas at once, and nobody would be left to serve the clients of
+            // the other authorities.
+            if begun.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            match reader.load().source_without_list() {
+                Some(source) => {
+                    Err(format!("waits for the first revocation list of {source}: without one, clients are refused"))
+                }
+                None => {
+                    begun.store(true, Ordering::Relaxed);
+                    Ok(())
+                }
+            }
         };
         Health { ready: Arc::new(ready), metrics: self.telemetry.metrics.clone() }
     }

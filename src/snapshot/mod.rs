@@ -94,6 +94,15 @@ impl Snapshot {
         listeners.chain(&self.admin_trust).flat_map(|trust| trust.issuers())
     }
 
+    /// A source of revocation lists that has no list yet, where that keeps clients out (administrators don't count).
+    ///
+    /// What tells a gateway that has only begun from one whose lists have run out: that one has them still.
+    #[must_use]
+    pub fn source_without_list(&self) -> Option<String> {
+        let issuers = self.listeners.iter().flat_map(|listener| listener.trust.issuers()).map(|issuer| issuer.id);
+        status::lacking(&self.sources, issuers, &self.settings.revocation)
+    }
+
     /// Why a connection that an earlier generation let in must end, if this one wouldn't let it in.
     ///
     /// Asked for every live connection when a generation is published, and for a connection that was accepted

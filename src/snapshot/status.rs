@@ -1,8 +1,11 @@
 //! How the sources of revocation lists stand: what messages, metrics and the admin listener say of them.
 
+use std::path::Path;
+
 use super::parts::Report;
 use super::shelf::Shelf;
-use crate::config::{Freshness, Settings};
+use crate::config::{CrlPlace, CrlSource, Freshness, Revocation, Settings};
+use crate::identity::IssuerId;
 use crate::revocation::{CrlFault, Issuer, ListReport, SourceReport, Standing};
 use crate::telemetry::CrlState;
 
@@ -152,6 +155,35 @@ pub(super) fn warn_of_gaps(
             format!("there is no list of {subject}, which is in a client_ca bundle: until there is one, certificates that it signed are refused"),
         );
     }
+}
+
+/// The first source that has no list yet, as long as clients are refused for want of one: there is an authority without a
+/// list about everything it signs. Lists that have run out are lists.
+pub(super) fn lacking(
+    statuses: &[SourceStatus],
+    mut issuers: impl Iterator<Item = IssuerId>,
+    configured: &Revocation,
+) -> Option<String> {
+    if configured.freshness == Freshness::Optional {
+        return None;
+    }
+    let lists = || statuses.iter().flat_map(|status| &status.lists);
+    let is_full =
+        |list: &ListReport| list.standing == Standing::InForce && list.delta_of.is_none() && list.scope.is_full();
+    if issuers.all(|issuer| lists().any(|list| list.issuer == issuer && is_full(list))) {
+        return None;
+    }
+    let has_none = |name: &str| statuses.iter().all(|status| status.name != name || status.lists.is_empty());
+    let lacks = |place: &CrlPlace| match place {
+        CrlPlace::File(file) => has_none(&file.display().to_string()),
+        CrlPlace::Url(url) => has_none(&url.url),
+        CrlPlace::Directory(directory) => {
+            let mut files =
+                statuses.iter().filter(|status| Path::new(&status.name).parent() == Some(directory)).peekable();
+            files.peek().is_none() || files.any(|file| file.lists.is_empty())
+        }
+    };
+    configured.sources.iter().find(|source| lacks(&source.place)).map(CrlSource::name)
 }
 
 /// What there is to say of a list's end, if it is near or past.

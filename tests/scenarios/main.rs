@@ -58,6 +58,7 @@ mod quotas;
 mod quotas_faults;
 mod quotas_shared;
 mod read_only;
+mod readiness;
 mod real_registry;
 mod redirects;
 mod reload;

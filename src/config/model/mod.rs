@@ -89,7 +89,8 @@ pub struct Config {
     #[serde(default)]
     pub reload: Reload,
 
-    /// Probes and metrics: /livez, /readyz, /metrics over plain HTTP, without any identity in them.
+    /// Probes and metrics: /livez, /readyz, /metrics over plain HTTP, without any identity in them. /readyz waits for the first
+    /// lists of revocation.crls.
     #[serde(default)]
     pub health: Health,
 
