@@ -79,6 +79,25 @@ fn settings<'u>(unit: &'u str, key: &str) -> Vec<&'u str> {
 }
 
 #[test]
+fn the_sandbox_lets_the_gateway_do_with_resources_what_it_does() {
+    // The priority of the thread that builds, the soft limit of open files, and no core dumps.
+    let needed = ["setpriority", "prlimit64", "setrlimit"];
+    let unit = read(SERVICE);
+    let filters = settings(&unit, "SystemCallFilter");
+    let refused = filters.iter().position(|filter| *filter == "~@privileged @resources").expect("what is refused");
+    let allowed: Vec<&str> = filters[refused + 1..].iter().flat_map(|filter| filter.split_whitespace()).collect();
+    for call in needed {
+        assert!(allowed.contains(&call), "SystemCallFilter={call} isn't allowed again: {filters:#?}");
+    }
+    if !skip::have(&["systemd-analyze"]) {
+        return;
+    }
+    let arguments = ["--no-pager", "syscall-filter", "@resources", "@privileged"];
+    let named = process::run("systemd-analyze", &arguments, b"", PATIENCE).expect_success("systemd-analyze").all();
+    assert!(named.lines().any(|line| line.trim() == "setpriority"), "it need not be allowed again: {named}");
+}
+
+#[test]
 fn the_service_has_one_capability_and_its_key_as_a_credential() {
     let unit = read(SERVICE);
     for key in ["AmbientCapabilities", "CapabilityBoundingSet"] {
