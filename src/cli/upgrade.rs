@@ -52,7 +52,7 @@ Examples:
   portcullis upgrade --cert alice.crt --key alice.key   # admin.tls.client_ca asks for a certificate
 A token (admin.token_file) is read from its file.
 Without an admin listener, or from a unit file, the signal does the same, and the log tells how it went:
-  systemctl kill --signal=QUIT --kill-whom=main portcullis
+  systemctl kill --signal=QUIT --kill-who=main portcullis
 
 Exit codes:
   0  the successor serves; both process ids are printed
@@ -72,7 +72,7 @@ pub(super) fn run(options: &Options) -> ExitCode {
     let Some(admin) = settings.admin else {
         eprintln!(
             "{}: admin.address is not set, so there is nobody to ask; send SIGQUIT to the gateway and read its log \
-             (systemctl kill --signal=QUIT --kill-whom=main portcullis)",
+             (systemctl kill --signal=QUIT --kill-who=main portcullis)",
             options.config.display()
         );
         return exit::HOST.into();
@@ -130,7 +130,7 @@ impl<'a> Caller<'a> {
         if wanted && identity.is_none() {
             return Err(
                 "{listener} asks for a client certificate: name one with --cert and --key, or send SIGQUIT to the \
-                        gateway and read its log (systemctl kill --signal=QUIT --kill-whom=main portcullis)"
+                        gateway and read its log (systemctl kill --signal=QUIT --kill-who=main portcullis)"
                     .to_owned(),
             );
         }
