@@ -252,7 +252,18 @@ fn the_installed_configuration_can_be_used(root: &Root, program: &str) {
 }
 
 #[test]
-fn a_rotated_access_log_loses_no_record() {
+fn the_logs_are_kept_as_long_as_the_page_about_audits_says() {
+    let shipped = read(concat!(env!("CARGO_MANIFEST_DIR"), "/conf/packaging/debian/logrotate"));
+    let (access, audit) = shipped.split_once("\n# ").expect("two stanzas");
+    assert!(access.starts_with("/var/log/portcullis/access.log {") && access.contains("\trotate 30\n"), "{access}");
+    let (_, audit) = audit.split_once('\n').expect("a comment of one line");
+    assert!(audit.starts_with("/var/log/portcullis/audit.log {") && audit.contains("\trotate 90\n"), "{audit}");
+    let page = read(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/audit.md"));
+    assert!(page.contains(&format!("```\n{audit}```\n")), "docs/audit.md shows another stanza than {audit}");
+}
+
+#[test]
+fn a_rotated_log_loses_no_record() {
     if !skip::have(&["logrotate"]) {
         return;
     }
