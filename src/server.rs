@@ -65,7 +65,12 @@ fn metrics() -> Result<Arc<Metrics>, String> {
 pub(crate) fn check(file: &Path) -> Result<Diagnostics, ServeError> {
     let metrics = metrics().map_err(ServeError::Host)?;
     let mut builder = Builder::read_only(file, metrics.clone());
-    let built = builder.build()?;
+    let built = match builder.build() {
+        Ok(built) => built,
+        // It lacks only what the service manager gives a service that runs.
+        Err(failed) if !failed.findings.has_errors() => return Ok(failed.findings),
+        Err(failed) => return Err(failed.into()),
+    };
     let urls = &built.snapshot.settings.revocation;
     let Some(longest) = urls.urls().map(|url| url.timeout).max() else { return Ok(built.findings) };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

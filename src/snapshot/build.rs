@@ -25,6 +25,7 @@ use crate::upstream::{self, Upstream};
 pub struct Builder {
     file: PathBuf,
     metrics: Arc<Metrics>,
+    read_only: bool,
     generation: u64,
     lists: Lists,
     tickets: Tickets,
@@ -87,6 +88,7 @@ impl Builder {
         Builder {
             file: file.to_owned(),
             metrics,
+            read_only,
             generation: 0,
             lists: Lists::new(read_only),
             tickets: HashMap::new(),
@@ -140,7 +142,8 @@ impl Builder {
             self.inputs = document.value.inputs().into_iter().map(Path::to_path_buf).collect();
             let upstreams = self.last.as_ref().map_or(&[][..], |last| &last.upstreams);
             let shadow = self.last.as_ref().map(|last| &last.shadow);
-            let before = Before { upstreams, shadow, pinned: self.pinned.as_ref(), metrics: &self.metrics };
+            let (pinned, metrics) = (self.pinned.as_ref(), &self.metrics);
+            let before = Before { upstreams, shadow, pinned, metrics, read_only: self.read_only };
             Parts::load(document, &before, &mut self.inputs)
         });
         let (parts, mut findings) = match loaded {

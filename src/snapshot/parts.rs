@@ -15,6 +15,9 @@ use super::shadow::Shadow;
 /// A certificate that expires within this time is worth a warning, in seconds.
 const SOON: i64 = 14 * 24 * 3600;
 
+/// Where systemd puts what `LoadCredential=` names, for as long as the unit runs.
+const CREDENTIALS: &str = "/run/credentials";
+
 /// What was loaded, and where in the file it stands.
 pub(super) struct Parts {
     pub(super) document: Document<Settings>,
@@ -35,6 +38,8 @@ pub(super) struct Before<'a> {
     pub(super) shadow: Option<&'a Shadow>,
     pub(super) pinned: Option<&'a Pinned>,
     pub(super) metrics: &'a Metrics,
+    /// Nothing will be served with the parts.
+    pub(super) read_only: bool,
 }
 
 impl Parts {
@@ -49,7 +54,7 @@ impl Parts {
         let order = before.listener_order(&mut report);
         let policy = load_policy(&document.value.policy, inputs, &mut report);
         let shadow = Shadow::load(document.value.shadow_policy.as_deref(), before.shadow, inputs, &mut report);
-        let material = load_listeners(&document.value, &mut report);
+        let material = load_listeners(&document.value, before.read_only, &mut report);
         let admin = load_admin(&document.value, material.as_deref().unwrap_or_default(), &mut report);
         let upstreams = before.load_upstreams(&document.value, &mut report);
         let findings = report.into_diagnostics();
@@ -195,6 +200,14 @@ impl Report<'_> {
         }
     }
 
+    /// What only the running service has.
+    fn withheld(&mut self, section: &str, errors: Vec<MaterialError>) {
+        for MaterialError { field, message } in errors {
+            let why = "the service manager puts it there while the service runs, which it doesn't now; lists were not looked at";
+            self.warn(&format!("{section}.{field}"), format!("{message} ({why})"));
+        }
+    }
+
     fn validity(&mut self, key: &str, info: &CertificateInfo) {
         if let Some(warning) = info.validity_warning(SOON) {
             self.warn(key, warning);
@@ -227,7 +240,15 @@ pub(super) struct Material {
     pub(super) trust: Arc<TrustBundle>,
 }
 
-fn load_listeners(settings: &Settings, report: &mut Report<'_>) -> Option<Vec<Material>> {
+/// Whether this is a credential of a unit that has none now: `/run/credentials/UNIT/…` (systemd.exec(5), "Credentials").
+fn is_with_a_stopped_unit(path: &Path) -> bool {
+    let Ok(within) = path.strip_prefix(CREDENTIALS) else { return false };
+    let unit = within.components().next().map(|unit| Path::new(CREDENTIALS).join(unit));
+    // What can't be looked at may be there.
+    unit.is_some_and(|unit| matches!(unit.try_exists(), Ok(false)))
+}
+
+fn load_listeners(settings: &Settings, read_only: bool, report: &mut Report<'_>) -> Option<Vec<Material>> {
     let mut all = Vec::new();
     for (index, listener) in settings.listeners.iter().enumerate() {
         let section = format!("listeners[{index}].tls");
@@ -239,6 +260,11 @@ fn load_listeners(settings: &Settings, report: &mut Report<'_>) -> Option<Vec<Ma
                 Ok(certificate) => {
                     report.validity(&format!("{key}.certificate"), certificate.info());
                     certificates.push(certificate);
+                }
+                Err(errors) if read_only && is_with_a_stopped_unit(&pair.key) => {
+                    let (mine, other): (Vec<_>, Vec<_>) = errors.into_iter().partition(|error| error.field == "key");
+                    report.withheld(&key, mine);
+                    report.material(&key, other);
                 }
                 Err(errors) => report.material(&key, errors),
             }

@@ -50,6 +50,28 @@ fn check_opens_no_listener() {
 }
 
 #[test]
+fn check_takes_the_key_of_a_service_that_is_stopped_for_no_fault() {
+    let upstream = Upstream::start();
+    let key = |builder: crate::support::gateway::Builder, unit: &str| {
+        let path = format!("/run/credentials/{unit}/server.key");
+        builder.configure(|c| c["listeners"][0]["tls"]["certificates"][0]["key"] = path.into())
+    };
+    let builder = key(gateway().upstream(upstream.url()), "portcullis-that-is-stopped.service");
+    let file = builder.write_config().to_string_lossy().into_owned();
+    let finished = portcullis(&["check", "--config", &file]);
+    assert_eq!(finished.code, Some(0), "{}", finished.all());
+    for part in ["warning: listeners[0].tls.certificates[0].key", "while the service runs", "lists were not looked at"]
+    {
+        assert!(finished.stderr.contains(part), "{part}: {}", finished.all());
+    }
+    assert_eq!(portcullis(&["check", "--strict", "--config", &file]).code, Some(1));
+    // It is a fault of whoever would serve with it, and what else is wrong stays wrong.
+    assert_eq!(portcullis(&["serve", "--config", &file]).code, Some(1));
+    let file = builder.policy("rules: 3\n").write_config().to_string_lossy().into_owned();
+    assert_eq!(portcullis(&["check", "--config", &file]).code, Some(1));
+}
+
+#[test]
 fn a_missing_configuration_is_named() {
     for command in ["check", "serve"] {
         let finished = portcullis(&[command, "--config", "/nowhere/portcullis.yaml"]);
