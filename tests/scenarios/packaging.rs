@@ -1,5 +1,6 @@
 //! What a Debian machine gets: the units of the service, and the package that brings them.
 
+mod pgo;
 mod upgrade;
 
 use crate::support::gateway::gateway;
