@@ -47,7 +47,9 @@ fn knows(kind: FileKind, part: &Value) -> bool {
 /// Whether the gateway takes a configuration with this part. Files that it names need not be there.
 fn as_configuration(part: &Value) -> Result<(), String> {
     let builder = gateway().upstream("http://127.0.0.1:9").bound_uploads();
-    for (key, text) in [("uploads.key", "a".repeat(64)), ("redis-password", "secret".to_owned())] {
+    let secrets =
+        [("uploads.key", "a".repeat(64)), ("redis-password", "secret".to_owned()), ("admin-token", "f".repeat(64))];
+    for (key, text) in secrets {
         fs::write(builder.path().join(key), text).expect("writable");
     }
     let builder = builder.configure(|config| lay_over(config, part));
