@@ -17,7 +17,7 @@ case $1 in
     mkdir -p "$PGO_DIR/$2/release"
     printf '%s' "$RUSTFLAGS" >"$PGO_DIR/$2/release/portcullis" ;;
   bench)
-    case " $* " in *" --only gateway "*) ;; *) exit 9 ;; esac
+    case " $* " in *" --only portcullis "*) ;; *) exit 9 ;; esac
     mkdir "$PGO_DIR/counts"
     cp "$PORTCULLIS" "$PGO_DIR/counts/binary.profraw" ;;
 esac
