@@ -25,6 +25,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Http1<S> {
         Self { stream: BufWriter::with_capacity(64 << 10, stream), buffer: BytesMut::new() }
     }
 
+    /// Ends the connection with a goodbye: without one, OpenSSL takes no session of it for another connection.
+    ///
+    /// # Errors
+    /// When the connection breaks before.
+    pub async fn leave(mut self) -> Outcome<()> {
+        Ok(self.stream.shutdown().await?)
+    }
+
     /// # Errors
     /// When the connection breaks, or the answer makes no sense.
     pub async fn get(&mut self, path: &str) -> Outcome<Answer> {

@@ -106,6 +106,7 @@ async fn visits(client: &Arc<Client>, address: SocketAddr, count: u32, resumed: 
                 if resumed.is_some_and(|resumed| connection.is_resumed() != resumed) {
                     return Err(if connection.is_resumed() { "was resumed" } else { "was not resumed" }.into());
                 }
+                connection.leave().await?;
             }
             Ok(())
         });
