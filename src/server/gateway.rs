@@ -101,14 +101,13 @@ impl Gateway {
 
     /// Does everything that can fail; nothing is accepted before [`Running::open`].
     pub(super) fn prepare(mut self) -> Result<Running, ServeError> {
-        let host = |e: String| ServeError::Host(e);
         report(&self.built.findings);
         let settings = self.built.snapshot.settings.clone();
         let (requests, reloads) = mpsc::channel(16);
         // From here on no change is missed: what changed while the files were read is read again.
         let watcher = watch_files(self.builder.inputs(), settings.reload, &requests, self.read_since);
-        let telemetry = open_telemetry(&settings, &self.metrics).map_err(host)?;
-        let (bound, mut copies) = sockets::listen(&settings, &mut self.inherited).map_err(host)?;
+        let telemetry = open_telemetry(&settings, &self.metrics).map_err(ServeError::Host)?;
+        let (bound, mut copies) = sockets::listen(&settings, &mut self.inherited).map_err(ServeError::Host)?;
         let (publisher, reader) = snapshot::store(self.built.snapshot.clone());
         let [(open, opened), (drain, draining), (hurry, hurried)] = [(); 3].map(|()| watch::channel(false));
         let succeeded = Arc::<AtomicBool>::default();
@@ -123,8 +122,8 @@ impl Gateway {
             succeeded: &succeeded,
         };
         let (adopted, origins) = sockets::adopted(&settings, &mut self.inherited);
-        let mut admin = doors.open(&settings, listeners.clone(), adopted, self.upgrades).map_err(host)?;
-        nothing_unclaimed(&self.inherited).map_err(host)?;
+        let mut admin = doors.open(&settings, listeners.clone(), adopted, self.upgrades).map_err(ServeError::Host)?;
+        nothing_unclaimed(&self.inherited).map_err(ServeError::Host)?;
         copies.extend(sockets::internal_copies(&settings, &mut admin, origins));
         announce(&listeners, &admin);
         let pulses = Pulses::new(settings.threads + 1);
@@ -134,6 +133,7 @@ impl Gateway {
             bound,
             register,
             telemetry: telemetry.clone(),
+            read_since: self.read_since,
             watcher,
             reloads,
             publisher,
@@ -143,7 +143,7 @@ impl Gateway {
             hurried,
             beat: self.heartbeat.map(|every| (pulses.clone(), every)),
         };
-        let (control, ended) = threads::start(plan).map_err(host)?;
+        let (control, ended) = threads::start(plan).map_err(ServeError::Host)?;
         Ok(Running {
             listeners,
             admin: Some(admin),

@@ -32,6 +32,8 @@ pub(super) struct Plan {
     /// For the connections to come.
     pub(super) register: Arc<Register>,
     pub(super) telemetry: Telemetry,
+    /// When the files began to be read.
+    pub(super) read_since: SystemTime,
     pub(super) watcher: Option<Watcher>,
     pub(super) reloads: mpsc::Receiver<Reload>,
     pub(super) publisher: Publisher,
@@ -67,7 +69,6 @@ pub(super) fn start(plan: Plan) -> Result<(JoinHandle<()>, watch::Receiver<bool>
 async fn run(plan: Plan, started: &std_mpsc::SyncSender<Result<(), String>>) {
     let Plan { builder, built, bound, register, telemetry, watcher, reloads, publisher, reader, .. } = plan;
     let (open, draining, hurried, beat) = (plan.open, plan.draining, plan.hurried, plan.beat);
-    let began = Instant::now();
     let mut fetcher = Fetcher::new(builder.shelf(), telemetry.metrics.clone());
     let first = built.snapshot.generation;
     let (builder, built) = match settle(&mut fetcher, builder, built, FETCH_PATIENCE).await {
@@ -81,7 +82,7 @@ async fn run(plan: Plan, started: &std_mpsc::SyncSender<Result<(), String>>) {
     let settings = built.snapshot.settings.clone();
     telemetry.metrics.publish(&built.snapshot.published);
     telemetry.metrics.reload(ReloadResult::Published, SystemTime::now());
-    keep_history(&telemetry, &built, began);
+    keep_history(&telemetry, &built, plan.read_since);
     take_up(&built.new_upstreams).await;
     let edge = Edge {
         snapshots: reader.clone(),
@@ -122,11 +123,11 @@ async fn run(plan: Plan, started: &std_mpsc::SyncSender<Result<(), String>>) {
 }
 
 /// Begins what whoever looks will want to know: how it started, and how the last minutes were.
-fn keep_history(telemetry: &Telemetry, built: &Built, began: Instant) {
+fn keep_history(telemetry: &Telemetry, built: &Built, read_since: SystemTime) {
     telemetry.lately.reloaded(Reloaded {
         time: SystemTime::now(),
         origin: "start".to_owned(),
-        took: began.elapsed(),
+        took: read_since.elapsed().unwrap_or_default(),
         generation: built.snapshot.generation,
         ok: true,
         report: built.findings.to_string(),
