@@ -176,7 +176,6 @@ fn report_failure(
     started: Instant,
 ) {
     telemetry.metrics.handshake(failure.result, started.elapsed());
-    // Anybody can cause these lines, so they may not fill a disk; the metric counts every one.
     if failure.result.level() <= Level::Info {
         telemetry.lately.handshake_refused(RefusedHandshake {
             time: SystemTime::now(),
@@ -186,6 +185,7 @@ fn report_failure(
             detail: failure.detail.clone(),
         });
     }
+    // Anybody can cause these lines, so they may not fill a disk; the metric counts every one.
     let level = if LINES.take() { failure.result.level() } else { Level::Debug };
     log::log!(level, "handshake refused: {} (listener {listener}, {ends}): {}", failure.result, failure.detail);
 }

@@ -11,6 +11,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
+use std::thread::LocalKey;
 use std::time::Duration;
 
 use rustix::net::RecvFlags;
@@ -38,7 +39,11 @@ fn take_buffer() -> Vec<u8> {
 
 fn give_back(mut buffer: Vec<u8>) {
     buffer.clear();
-    POOL.with_borrow_mut(|pool| {
+    keep(&POOL, buffer);
+}
+
+fn keep<T>(pool: &'static LocalKey<RefCell<Vec<T>>>, buffer: T) {
+    pool.with_borrow_mut(|pool| {
         if pool.len() < POOLED {
             pool.push(buffer);
         }
@@ -87,11 +92,7 @@ impl Inbox {
             return;
         }
         if let Some(buffer) = self.buffer.take() {
-            READ_POOL.with_borrow_mut(|pool| {
-                if pool.len() < POOLED {
-                    pool.push(buffer);
-                }
-            });
+            keep(&READ_POOL, buffer);
         }
     }
 }

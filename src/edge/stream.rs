@@ -132,7 +132,7 @@ impl EdgeStream {
         if buffer.filled().len() - before >= OF_A_TRANSFER {
             loop {
                 let before = buffer.filled().len();
-                // A fault, or the end, comes again with the next read, which has nothing else to tell.
+                // What ends the connection shows with the next read as well, which has nothing else to tell.
                 let more = buffer.remaining() > 0 && matches!(self.poll_record(cx, buffer), Poll::Ready(Ok(())));
                 if !more || buffer.filled().len() == before {
                     break;
