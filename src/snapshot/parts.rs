@@ -105,7 +105,8 @@ impl Pinned {
     fn changed_keys(&self, other: &Self) -> Vec<String> {
         let listeners = other.listeners.iter().enumerate().filter(|(_, listener)| !self.listeners.contains(listener));
         let listeners = listeners.map(|(index, _)| format!("listeners[{index}].addresses"));
-        let changed = [
+        // In the order of the keys.
+        let changed: [bool; config::FIXED.len()] = [
             self.threads != other.threads,
             self.health != other.health,
             self.admin != other.admin,

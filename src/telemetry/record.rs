@@ -237,8 +237,8 @@ impl TraceId {
     /// The trace id of a `traceparent`; `None` if that is none.
     #[must_use]
     pub fn of(traceparent: &str) -> Option<Self> {
-        let digits = traceparent.as_bytes().get(3..35)?;
-        digits.iter().all(u8::is_ascii_hexdigit).then(|| digits.try_into().ok().map(Self))?
+        let digits: [u8; 32] = traceparent.as_bytes().get(3..35)?.try_into().ok()?;
+        digits.iter().all(u8::is_ascii_hexdigit).then_some(Self(digits))
     }
 
     /// The digits.
