@@ -116,7 +116,8 @@ an upload goes on with another gateway than the one that it began with. */ -}}
 {{- /* What of the configuration takes a new Pod; everything else is reloaded. */ -}}
 {{- define "portcullis.fixed" -}}
 {{- $config := include "portcullis.config" . | fromYaml -}}
-{{- $fixed := pick $config "health" "admin" "limits" "threads" "state_directory" "access_log" "audit_log" "log" -}}
+{{- $fixed := pick $config "health" "limits" "threads" "state_directory" "access_log" "audit_log" "log" -}}
+{{- $_ := set $fixed "admin.address" (dig "address" "" ($config.admin | default dict)) -}}
 {{- range $index, $listener := $config.listeners -}}
 {{- $_ := set $fixed (printf "listener%d" $index) (list $listener.name $listener.addresses) -}}
 {{- end -}}
