@@ -1,6 +1,7 @@
 //! Bodies of any size: whole, in order, and in constant memory.
 
 use crate::support::gateway::{Client, Gateway, gateway};
+use crate::support::h2raw::RawH2;
 use crate::support::upstream::{Answer, Upstream, pattern, pattern_sha256, sha256};
 use crate::{DIGEST, open_gateway};
 use sha2::{Digest, Sha256};
@@ -352,4 +353,38 @@ fn an_upload_that_the_client_breaks_off_is_not_whole() {
     assert_eq!(seen.len(), 2, "{seen:#?}");
     assert!(seen.iter().all(|request| !request.complete), "{seen:#?}");
     gateway.wait_for_record(|r| r["outcome"] == "client_aborted");
+}
+
+/// What a client that has just come may send on its first stream and on its connection, by what the gateway tells it until it
+/// may send what it wants, answers or falls silent (RFC 9113 §5.2, §6.5.2, §6.9.2).
+fn windows_of_a_first(method: &[u8], path: &[u8], last: bool, wanted: u32) -> (u32, u32) {
+    let (_upstream, gateway) = open_gateway();
+    let mut client = RawH2::connect(&gateway.tls()).expect("connected");
+    let head: [(&[u8], &[u8]); 4] =
+        [(b":method", method), (b":scheme", b"https"), (b":path", path), (b":authority", b"gw.test")];
+    // The gateway's settings are never acknowledged: what it changes afterwards comes too late for a first request.
+    client.headers(1, &head, last);
+    let (mut stream, mut connection) = (65_535, 65_535);
+    while stream < wanted || connection < wanted {
+        let Some(frame) = client.next(Duration::from_secs(5)) else { break };
+        let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().expect("four bytes"));
+        match frame.kind {
+            RawH2::SETTINGS => {
+                let initial = frame.payload.chunks_exact(6).find(|setting| setting[..2] == [0, 4]);
+                stream = initial.map_or(stream, |setting| number(&setting[2..]));
+            }
+            RawH2::WINDOW_UPDATE if frame.stream == 0 => connection += number(&frame.payload),
+            RawH2::HEADERS => break,
+            _ => {}
+        }
+    }
+    (stream, connection)
+}
+
+#[test]
+fn an_http2_upload_has_room_also_as_the_first_request_and_others_have_little() {
+    let (stream, connection) = windows_of_a_first(b"POST", b"/v2/a/blobs/uploads/", false, 1 << 20);
+    assert!(stream >= 1 << 20 && connection >= 1 << 20, "an upload stops and goes: {stream}, {connection}");
+    let (_, connection) = windows_of_a_first(b"GET", b"/v2/a/manifests/v1", true, u32::MAX);
+    assert_eq!(connection, 65_535, "memory is promised to a client that sends nothing");
 }
