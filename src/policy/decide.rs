@@ -220,8 +220,8 @@ impl Policy {
                     Judgement::Refused(action, by) => {
                         return Decision::Reject(Rejection {
                             action,
-                            repository: access.repository.map(ToString::to_string),
-                            tag: tag.map(ToString::to_string),
+                            repository: access.repository.map(|name| name.as_str().to_owned()),
+                            tag: tag.map(|tag| tag.as_str().to_owned()),
                             client: facts.identity.label().to_owned(),
                             rule: self.name_of(by),
                         });

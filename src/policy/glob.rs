@@ -51,7 +51,7 @@ impl Wildcard {
     /// That part of a text that it matches.
     pub(super) fn captured<'t>(&self, text: &'t str) -> Option<&'t str> {
         let suffix = self.after.as_ref().filter(|_| self.capture.is_some()).map(|after| &*after.suffix)?;
-        text.strip_prefix(&*self.prefix)?.strip_suffix(suffix)
+        between(text, &self.prefix, suffix)
     }
 
     /// The whole text, if it holds no `*`.
@@ -69,14 +69,34 @@ impl Wildcard {
     }
 
     pub(super) fn matches(&self, text: &str) -> bool {
-        let Some(after) = &self.after else { return *self.prefix == *text };
-        let Some(inner) = text.strip_prefix(&*self.prefix).and_then(|rest| rest.strip_suffix(&*after.suffix)) else {
-            return false;
-        };
+        let Some(after) = &self.after else { return same(&self.prefix, text) };
+        let Some(inner) = between(text, &self.prefix, &after.suffix) else { return false };
         // The leftmost place is always good enough: it leaves the most text to the pieces that follow.
         let taken = after.middle.iter().try_fold(inner, |rest, piece| rest.split_once(&**piece).map(|(_, tail)| tail));
         taken.is_some()
     }
+}
+
+// Comparisons of short texts: the C library's takes longer to be called than these take to be compared.
+
+/// Whether the texts are equal.
+#[inline]
+pub(super) fn same(one: &str, other: &str) -> bool {
+    one.len() == other.len() && begins_with(one, other)
+}
+
+/// Whether a text begins with a prefix.
+#[inline]
+pub(super) fn begins_with(text: &str, prefix: &str) -> bool {
+    text.len() >= prefix.len() && prefix.bytes().zip(text.bytes()).all(|(expected, found)| expected == found)
+}
+
+/// What a text has between a prefix and a suffix, if it has both and they don't overlap.
+#[inline]
+pub(super) fn between<'t>(text: &'t str, prefix: &str, suffix: &str) -> Option<&'t str> {
+    let end = text.len().checked_sub(suffix.len())?;
+    let inner = text.get(prefix.len()..end)?;
+    (begins_with(text, prefix) && begins_with(text.get(end..)?, suffix)).then_some(inner)
 }
 
 /// The pattern as it was written, but for stars that stood side by side.
@@ -148,9 +168,31 @@ impl<'t> Iterator for Components<'t> {
 }
 
 /// Whether the segments of a text follow the pattern; `one` compares a single segment.
+#[inline]
+pub(super) fn match_segments<'t, T>(
+    pattern: &[Segment<T>],
+    text: impl Iterator<Item = &'t str> + Clone,
+    one: impl Fn(&T, &str) -> bool,
+) -> bool {
+    let (mut pattern, mut text) = (pattern, text);
+    // Up to the first `**` each segment has its place.
+    while let Some((Segment::One(part), after)) = pattern.split_first() {
+        if !text.next().is_some_and(|segment| one(part, segment)) {
+            return false;
+        }
+        pattern = after;
+    }
+    match pattern {
+        [] => text.next().is_none(),
+        [Segment::Any] => true,
+        _ => match_anywhere(pattern, text, one),
+    }
+}
+
+/// The same for a pattern with `**` anywhere.
 ///
 /// Only the last `**` is ever lengthened, which is sufficient and bounds the work by pattern times text.
-pub(super) fn match_segments<'t, T>(
+fn match_anywhere<'t, T>(
     pattern: &[Segment<T>],
     text: impl Iterator<Item = &'t str> + Clone,
     one: impl Fn(&T, &str) -> bool,
@@ -216,6 +258,22 @@ mod tests {
     fn components_are_what_stands_between_slashes() {
         for name in ["", "a", "a/b", "a/b/c-d", "/", "a/", "//b", "é/ü"] {
             assert_eq!(Components::of(name).collect::<Vec<_>>(), name.split('/').collect::<Vec<_>>(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_between_prefix_and_suffix_overlaps_neither() {
+        for (text, prefix, suffix, expected) in [
+            ("ab-c-de", "ab-", "-de", Some("c")),
+            ("ab-de", "ab-", "de", Some("")),
+            ("ab-de", "ab-", "-de", None),
+            ("abc", "", "", Some("abc")),
+            ("abc", "b", "", None),
+            ("abc", "", "b", None),
+            ("a", "ab", "", None),
+            ("é", "", "\u{a9}", None),
+        ] {
+            assert_eq!(between(text, prefix, suffix), expected, "{text} between {prefix} and {suffix}");
         }
     }
 

@@ -8,6 +8,7 @@ use rustc_hash::FxBuildHasher;
 use crate::config::policy::Effect;
 use crate::oci::Action;
 
+use super::glob::same;
 use super::rule::Rule;
 
 /// A list longer than this is gone through once for each client, for the rules that concern it, instead of at every
@@ -21,8 +22,12 @@ pub(super) struct Index {
     /// collide.
     by_prefix: HashMap<u64, usize, FxBuildHasher>,
     lists: Vec<List>,
+    /// The list of the empty prefix, if there is one.
+    anywhere: Option<usize>,
     /// Bit `n` is set if a prefix has `n` segments. The last bit stands for all that are longer.
     depths: u64,
+    /// Segments of the longest prefix.
+    deepest: usize,
     catalog: List,
 }
 
@@ -81,7 +86,12 @@ impl Index {
             self.lists.push(List { prefix: prefix.into(), next, ..List::default() });
             place
         });
-        self.depths |= bit(segments(prefix));
+        let depth = segments(prefix);
+        if depth == 0 {
+            self.anywhere = Some(place);
+        }
+        self.depths |= bit(depth);
+        self.deepest = self.deepest.max(depth);
         if let Some(list) = self.lists.get_mut(place) {
             list.add(candidate, effect);
         }
@@ -91,7 +101,7 @@ impl Index {
         let mut place = *self.by_prefix.get(&hash(prefix))?;
         loop {
             let list = self.lists.get(place)?;
-            if list.prefix.len() == prefix.len() && begins_with(prefix, &list.prefix) {
+            if same(&list.prefix, prefix) {
                 return Some(place);
             }
             place = list.next?;
@@ -103,16 +113,26 @@ impl Index {
         &self.catalog
     }
 
-    /// The lists whose rules a repository of this name can match, each with what the name has below the list's prefix
+    /// Shows each list whose rules a repository of this name can match, with what the name has below the list's prefix
     /// (see [`RepositoryPattern::matches_below`](super::template::RepositoryPattern::matches_below)).
-    pub(super) fn of_repository<'n>(&self, name: &'n str) -> impl Iterator<Item = (&List, Option<&'n str>)> {
-        let ends = name.bytes().enumerate().filter(|(_, byte)| *byte == b'/').map(|(end, _)| end);
-        let prefixes = ends.chain([name.len()]).map(|end| (end, name.get(end + 1..)));
-        let prefixes = std::iter::once((0, Some(name))).chain(prefixes).enumerate();
-        prefixes.filter(|(depth, _)| self.depths & bit(*depth) != 0).filter_map(|(_, (end, below))| {
-            let list = self.lists.get(self.place_of(name.get(..end)?)?)?;
-            Some((list, below))
-        })
+    #[inline]
+    pub(super) fn of_repository<'s, 'n>(&'s self, name: &'n str, mut look: impl FnMut(&'s List, Option<&'n str>)) {
+        if let Some(list) = self.anywhere.and_then(|place| self.lists.get(place)) {
+            look(list, Some(name));
+        }
+        let mut end = 0;
+        for depth in 1..=self.deepest {
+            let Some(rest) = name.get(end..).filter(|rest| !rest.is_empty()) else { return };
+            // Behind the slash that ended the segment before.
+            let slash = rest.bytes().skip(1).position(|byte| byte == b'/');
+            end += slash.map_or(rest.len(), |slash| slash + 1);
+            if self.depths & bit(depth) == 0 {
+                continue;
+            }
+            if let Some(list) = name.get(..end).and_then(|prefix| self.lists.get(self.place_of(prefix)?)) {
+                look(list, name.get(end + 1..));
+            }
+        }
     }
 
     /// The long ones among the lists of an effect, in the order of their positions.
@@ -139,12 +159,6 @@ impl List {
             Effect::Deny => &mut self.denying,
         }
     }
-}
-
-/// `starts_with`, for short prefixes: the C library's comparison takes longer to be called than these take to be compared.
-#[inline]
-pub(super) fn begins_with(text: &str, prefix: &str) -> bool {
-    text.len() >= prefix.len() && prefix.bytes().zip(text.bytes()).all(|(expected, found)| expected == found)
 }
 
 fn hash(prefix: &str) -> u64 {

@@ -11,7 +11,7 @@ use super::actions::{Actions, Wanted};
 use super::decide::{Facts, IMMUTABLE_RULE, PING_RULE};
 use super::glob::Wildcard;
 use super::immutable::ImmutableTags;
-use super::index::{Index, List, Positions};
+use super::index::{Index, Positions};
 use super::limit::Limit;
 use super::selector::Selector;
 use super::standing::Standing;
@@ -77,21 +77,21 @@ impl Policy {
     /// The first rule of the file that denies, and the first that allows.
     pub(super) fn first_matches(&self, question: &Question<'_>) -> (Option<&Rule>, Option<&Rule>) {
         let (mut denies, mut allows) = (None, None);
-        let mut look = |list: &List, matches: &dyn Fn(&Rule, usize) -> bool| {
-            denies = self.earlier(denies, &list.denying, question, Effect::Deny, matches);
-            allows = self.earlier(allows, &list.allowing, question, Effect::Allow, matches);
-        };
         match question.access.repository {
-            Some(name) => {
-                for (list, below) in self.index.of_repository(name.as_str()) {
-                    look(list, &|rule, pattern| {
-                        let values = question.standing.values(rule.effect);
-                        let pattern = rule.repositories.get(pattern);
-                        pattern.is_some_and(|pattern| pattern.matches_below(below, values, rule.effect))
-                    });
-                }
+            Some(name) => self.index.of_repository(name.as_str(), |list, below| {
+                let matches = |rule: &Rule, pattern: usize| {
+                    let values = question.standing.values(rule.effect);
+                    let pattern = rule.repositories.get(pattern);
+                    pattern.is_some_and(|pattern| pattern.matches_below(below, values, rule.effect))
+                };
+                denies = self.earlier(denies, &list.denying, question, Effect::Deny, matches);
+                allows = self.earlier(allows, &list.allowing, question, Effect::Allow, matches);
+            }),
+            None => {
+                let catalog = self.index.catalog();
+                denies = self.earlier(denies, &catalog.denying, question, Effect::Deny, |_, _| true);
+                allows = self.earlier(allows, &catalog.allowing, question, Effect::Allow, |_, _| true);
             }
-            None => look(self.index.catalog(), &|_, _| true),
         }
         (denies.map(|(_, rule)| rule), allows.map(|(_, rule)| rule))
     }

@@ -7,8 +7,7 @@ use crate::identity::PeerIdentity;
 use crate::oci::{RepoName, is_path_component};
 
 use super::capture::Unique;
-use super::glob::{Components, Segment, Wildcard, match_segments};
-use super::index::begins_with;
+use super::glob::{Components, Segment, Wildcard, begins_with, between, match_segments, same};
 use super::names::has_one_reading;
 use super::rule::Group;
 use super::selector::{ATTRIBUTES, only};
@@ -110,11 +109,11 @@ impl RepositoryPattern {
             (rest, Some(below)) => match_segments(rest, Components::of(below), |part, segment| match part {
                 Part::Text(text) => text.matches(segment),
                 Part::Value { prefix, source, suffix, .. } => {
-                    let middle = segment.strip_prefix(&**prefix).and_then(|rest| rest.strip_suffix(&**suffix));
-                    match value(*source) {
-                        Some(value) => middle == Some(value),
-                        None => effect == Effect::Deny && middle.is_some(),
-                    }
+                    let middle = between(segment, prefix, suffix);
+                    middle.is_some_and(|middle| match value(*source) {
+                        Some(value) => same(middle, value),
+                        None => effect == Effect::Deny,
+                    })
                 }
             }),
         }
