@@ -57,8 +57,8 @@ fn canonical(path: &str) -> Result<Cow<'_, str>, RouteError> {
         return Err(malformed("path holds a character that no registry path has"));
     }
     let path = decode_digest_colon(path)?;
-    let dots = |segment: &str| segment == "." || segment == "..";
-    if path.contains("//") || path.split('/').any(dots) {
+    let mut segments = path.as_bytes().split(|byte| *byte == b'/');
+    if path.as_bytes().windows(2).any(|pair| pair == b"//") || segments.any(|segment| matches!(segment, b"." | b"..")) {
         return Err(malformed("path holds an empty or a dot segment"));
     }
     Ok(path)
