@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{mpsc, watch};
 
 use super::control::{Answer, Reload, report};
+use super::handover::Estate;
 use super::places::{addresses, announce, nothing_unclaimed};
 use super::pulse::Pulses;
 use super::sockets::{self, Copies, Inherited, Origins};
@@ -19,6 +20,7 @@ use super::{ServeError, internal, metrics};
 use crate::admin::Admin;
 use crate::config::{self, Diagnostics, Secret, Settings};
 use crate::edge::Register;
+use crate::identity::IssuerId;
 use crate::snapshot::{self, Builder, Built, Reader, Watcher};
 use crate::telemetry::{self, AccessLog, AuditLog, Metrics, Telemetry};
 use crate::tls;
@@ -298,9 +300,28 @@ impl Running {
     }
 
     /// What a successor needs; none while the gateway drains.
-    pub(super) fn estate(&self) -> Option<(Arc<Copies>, UploadKey)> {
-        let copies = self.copies.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        copies.map(|copies| (copies, self.upload_key.clone()))
+    pub(super) fn estate(&self) -> Option<Estate<Arc<Copies>>> {
+        let sockets = self.copies.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let snapshot = self.reader.load();
+        let admitted = snapshot.coverage().filter(|(_, covered)| *covered).map(|(issuer, _)| issuer.id).collect();
+        Some(Estate { sockets, upload_key: self.upload_key.clone(), admitted })
+    }
+
+    /// Refuses to take over where that would shut out clients that the predecessor lets in: it has a list that this process
+    /// couldn't get. A file may have been damaged, or a URL be dead, since it took that in.
+    ///
+    /// # Errors
+    ///
+    /// Whose clients they are.
+    pub(super) fn admits(&self, admitted: &[IssuerId]) -> Result<(), String> {
+        let snapshot = self.reader.load();
+        let mut shut_out = snapshot.coverage().filter(|(issuer, covered)| !covered && admitted.contains(&issuer.id));
+        shut_out.next().map_or(Ok(()), |(issuer, _)| {
+            Err(format!(
+                "there is no revocation list of {} here, so its clients would be refused, which are let in now: see the                  errors above, or set state_directory, where lists outlive the process",
+                issuer.subject
+            ))
+        })
     }
 
     /// Another process serves from now on. Whether it took the socket for administration, and so its file, it has said.

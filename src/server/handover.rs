@@ -2,7 +2,7 @@
 //!
 //! | the gateway | its successor |
 //! |---|---|
-//! | the sockets and a key | prepares itself to the last thread, and accepts nothing |
+//! | its [estate](Estate) | prepares itself to the last thread, and accepts nothing |
 //! | | *ready*, or a reason why not, with which it ends |
 //! | *serve* | |
 //! | | *serving*: from here on it accepts |
@@ -20,6 +20,7 @@ use std::ffi::OsStr;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::HEXLOWER;
@@ -32,8 +33,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::gateway::UploadKey;
-use super::sockets::{Label, Socket};
+use super::sockets::{Copies, Label, Socket};
 use crate::config::Secret;
+use crate::identity::IssuerId;
 
 /// Tells a process that its standard input leads to its predecessor; the value is the predecessor's process id.
 pub(super) const VARIABLE: &str = "PORTCULLIS_PREDECESSOR";
@@ -48,6 +50,9 @@ const BATCH: usize = 64;
 const LONGEST: usize = 64 * 1024;
 const LONGEST_REASON: usize = 16 * 1024;
 
+/// Authorities that a successor is told of: as many as fit into a message.
+const MOST_AUTHORITIES: usize = 512;
+
 /// How long one side waits for what the other has no reason to delay.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -55,12 +60,25 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Channel(OwnedFd);
 
+/// What a gateway leaves to its successor.
+#[derive(Debug)]
+pub(super) struct Estate<S> {
+    /// Its sockets.
+    pub(super) sockets: S,
+    /// The key of its upload sessions.
+    pub(super) upload_key: UploadKey,
+    /// The authorities whose clients it lets in: it has a revocation list of each that needs one.
+    pub(super) admitted: Vec<IssuerId>,
+}
+
 /// From the predecessor. The message with the key is the last before the answer.
 #[derive(Serialize, Deserialize)]
-struct Estate {
+struct Bequest {
     version: u32,
     sockets: Vec<Label>,
     upload_key: Option<String>,
+    #[serde(default)]
+    admitted: Vec<String>,
 }
 
 /// From the successor.
@@ -110,15 +128,17 @@ impl Channel {
     }
 
     /// Sends everything a successor needs.
-    pub(super) fn bequeath(&self, sockets: &[Socket], key: &UploadKey) -> io::Result<()> {
+    pub(super) fn bequeath(&self, estate: &Estate<Arc<Copies>>) -> io::Result<()> {
         self.wait_at_most(PATIENCE)?;
-        for batch in sockets.chunks(BATCH) {
+        let bequest = |sockets| Bequest { version: VERSION, sockets, upload_key: None, admitted: Vec::new() };
+        for batch in estate.sockets.chunks(BATCH) {
             let labels = batch.iter().map(|socket| socket.label.clone()).collect();
             let descriptors: Vec<BorrowedFd<'_>> = batch.iter().map(|socket| socket.descriptor.as_fd()).collect();
-            self.send(&Estate { version: VERSION, sockets: labels, upload_key: None }, &descriptors)?;
+            self.send(&bequest(labels), &descriptors)?;
         }
-        let key = Some(HEXLOWER.encode(key.expose()));
-        self.send(&Estate { version: VERSION, sockets: Vec::new(), upload_key: key }, &[])
+        let upload_key = Some(HEXLOWER.encode(estate.upload_key.expose()));
+        let admitted = estate.admitted.iter().take(MOST_AUTHORITIES).map(ToString::to_string).collect();
+        self.send(&Bequest { upload_key, admitted, ..bequest(Vec::new()) }, &[])
     }
 
     /// Waits until the successor could serve.
@@ -248,27 +268,29 @@ impl Predecessor {
         Ok(Some(Predecessor { channel: Channel(stdin) }))
     }
 
-    /// What it leaves: its listening sockets, and the key of its upload sessions.
+    /// What it leaves.
     ///
     /// # Errors
     ///
     /// When it doesn't say so in time, or in a way of another version.
-    pub(super) fn receive(&self) -> Result<(Vec<Socket>, UploadKey), String> {
+    pub(super) fn receive(&self) -> Result<Estate<Vec<Socket>>, String> {
         let failed = |e: io::Error| format!("the predecessor can't be understood: {e}");
         self.channel.wait_at_most(PATIENCE).map_err(failed)?;
         let mut sockets = Vec::new();
         loop {
-            let message = self.channel.receive::<Estate>().map_err(failed)?;
-            let (estate, descriptors) = message.ok_or_else(|| "the predecessor is gone".to_owned())?;
-            if estate.version != VERSION || estate.sockets.len() != descriptors.len() {
+            let message = self.channel.receive::<Bequest>().map_err(failed)?;
+            let (bequest, descriptors) = message.ok_or_else(|| "the predecessor is gone".to_owned())?;
+            if bequest.version != VERSION || bequest.sockets.len() != descriptors.len() {
                 return Err("the predecessor is of a version that can't hand over to this one: restart".to_owned());
             }
-            let labelled = descriptors.into_iter().zip(estate.sockets);
+            let labelled = descriptors.into_iter().zip(bequest.sockets);
             sockets.extend(labelled.map(|(descriptor, label)| Socket { descriptor, label }));
-            if let Some(key) = estate.upload_key {
-                let octets = HEXLOWER.decode(key.as_bytes()).ok().and_then(|octets| octets.try_into().ok());
-                let key = octets.ok_or_else(|| "the predecessor's key is none".to_owned())?;
-                return Ok((sockets, Secret::new(key)));
+            if let Some(key) = bequest.upload_key {
+                let octets =
+                    |text: &String| HEXLOWER.decode(text.as_bytes()).ok().and_then(|octets| octets.try_into().ok());
+                let key = octets(&key).ok_or_else(|| "the predecessor's key is none".to_owned())?;
+                let admitted = bequest.admitted.iter().filter_map(octets).map(IssuerId::from_bytes).collect();
+                return Ok(Estate { sockets, upload_key: Secret::new(key), admitted });
             }
         }
     }
@@ -331,11 +353,15 @@ mod tests {
         let bound = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let mut sent: Vec<Socket> = (0..BATCH * 2 + 3).map(|_| listener(&bound)).collect();
         sent[BATCH].label.role = None;
-        ours.bequeath(&sent, &Secret::new([7; 32])).expect("is sent");
-        let (received, key) = successor.receive().expect("is received");
-        assert_eq!(key.expose(), &[7; 32]);
-        assert!(received.iter().map(|socket| &socket.label).eq(sent.iter().map(|socket| &socket.label)));
-        for socket in received {
+        let admitted = vec![IssuerId::from_bytes([1; 32]), IssuerId::from_bytes([2; 32])];
+        let estate = Estate { sockets: Arc::new(sent), upload_key: Secret::new([7; 32]), admitted };
+        ours.bequeath(&estate).expect("is sent");
+        let received = successor.receive().expect("is received");
+        assert_eq!(received.upload_key.expose(), &[7; 32]);
+        assert_eq!(received.admitted, estate.admitted);
+        let labels = |sockets: &[Socket]| sockets.iter().map(|socket| socket.label.clone()).collect::<Vec<_>>();
+        assert_eq!(labels(&received.sockets), labels(&estate.sockets));
+        for socket in received.sockets {
             let received = TcpListener::from(socket.descriptor);
             assert_eq!(received.local_addr().ok(), bound.local_addr().ok());
         }
@@ -411,7 +437,8 @@ mod tests {
     #[test]
     fn another_version_is_refused() {
         let (ours, theirs) = Channel::pair().expect("a pair");
-        ours.send(&Estate { version: VERSION + 1, sockets: Vec::new(), upload_key: None }, &[]).expect("is sent");
+        let newer = Bequest { version: VERSION + 1, sockets: Vec::new(), upload_key: None, admitted: Vec::new() };
+        ours.send(&newer, &[]).expect("is sent");
         let why = Predecessor { channel: Channel(theirs) }.receive().expect_err("is refused");
         assert!(why.contains("version"), "{why}");
     }

@@ -10,11 +10,12 @@ use tokio::task::JoinHandle;
 
 use super::control::Answer;
 use super::gateway::{Gateway, Running};
-use super::handover::{Predecessor, Taken, VARIABLE};
+use super::handover::{Estate, Predecessor, Taken, VARIABLE};
 use super::manager::{self, Manager};
 use super::sockets::Inherited;
 use super::successor::{Brake, Origin, Start, Successor};
 use super::{ServeError, host};
+use crate::identity::IssuerId;
 use crate::telemetry::audit::AdminAction;
 use crate::telemetry::{self, UpgradeResult};
 
@@ -50,7 +51,11 @@ pub fn serve(file: &Path, succession: Succession) -> Result<(), ServeError> {
         Succession::None => None,
     };
     let predecessor = Predecessor::of_this_process(std::env::var_os(VARIABLE).as_deref()).map_err(host)?;
-    let outcome = prepare(file, predecessor.as_ref()).and_then(|gateway| start(gateway, &unprotected, origin));
+    let outcome = prepare(file, predecessor.as_ref()).and_then(|(gateway, admitted)| {
+        let started = start(gateway, &unprotected, origin)?;
+        started.1.running.admits(&admitted).map_err(host)?;
+        Ok(started)
+    });
     let (runtime, service) = match outcome {
         Ok(started) => started,
         Err(e) => {
@@ -74,18 +79,19 @@ pub fn serve(file: &Path, succession: Succession) -> Result<(), ServeError> {
     Ok(())
 }
 
-/// Loads the configuration, with what a predecessor or the service manager has passed on.
-fn prepare(file: &Path, predecessor: Option<&Predecessor>) -> Result<Gateway, ServeError> {
-    let (sockets, key) = match predecessor {
+/// Loads the configuration, with what a predecessor or the service manager has passed on. Beside the gateway, the
+/// authorities whose clients the predecessor lets in.
+fn prepare(file: &Path, predecessor: Option<&Predecessor>) -> Result<(Gateway, Vec<IssuerId>), ServeError> {
+    let (sockets, key, admitted) = match predecessor {
         Some(predecessor) => {
-            let (sockets, key) = predecessor.receive().map_err(ServeError::Host)?;
-            (sockets, Some(key))
+            let Estate { sockets, upload_key, admitted } = predecessor.receive().map_err(ServeError::Host)?;
+            (sockets, Some(upload_key), admitted)
         }
-        None => (manager::sockets().map_err(ServeError::Host)?, None),
+        None => (manager::sockets().map_err(ServeError::Host)?, None, Vec::new()),
     };
     let mut gateway = Gateway::load_with(file, key)?;
     gateway.inherited = Inherited::new(sockets);
-    Ok(gateway)
+    Ok((gateway, admitted))
 }
 
 fn start(
@@ -288,7 +294,7 @@ impl Service {
         let origin = origin.ok_or_else(|| "this process does more than serve: stop and start it".to_owned())?;
         let estate = self.running.estate().ok_or_else(|| STOPPING.to_owned())?;
         let (start, brake) = Start::new()?;
-        Ok((tokio::task::spawn_blocking(move || start.run(&origin, estate)), brake))
+        Ok((tokio::task::spawn_blocking(move || start.run(&origin, &estate)), brake))
     }
 
     /// Takes note of how the start went; the process that serves now, if that is another one.

@@ -9,8 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::gateway::UploadKey;
-use super::handover::{Channel, Taken, VARIABLE};
+use super::handover::{Channel, Estate, Taken, VARIABLE};
 use super::sockets::Copies;
 
 /// How long a successor may take to read its files and be ready. Large revocation lists take seconds.
@@ -45,9 +44,6 @@ impl Origin {
         Ok(Origin { program: called.filter(same).unwrap_or(executable), arguments: arguments.collect() })
     }
 }
-
-/// What a successor gets.
-type Estate = (Arc<Copies>, UploadKey);
 
 /// A successor to be started.
 pub(super) struct Start {
@@ -98,7 +94,7 @@ impl Start {
     /// # Errors
     ///
     /// Why there is no successor. What was started is gone then, and has not accepted anything.
-    pub(super) fn run(self, origin: &Origin, (sockets, key): Estate) -> Result<Successor, String> {
+    pub(super) fn run(self, origin: &Origin, estate: &Estate<Arc<Copies>>) -> Result<Successor, String> {
         let Start { channel, theirs, unwanted } = self;
         let mut command = Command::new(&origin.program);
         command.args(&origin.arguments).stdin(Stdio::from(theirs)).env(VARIABLE, std::process::id().to_string());
@@ -112,7 +108,7 @@ impl Start {
         drop(command);
         log::info!("process {} is to take over ({program})", child.id());
         let mut process = Process { child, channel, unwanted };
-        let outcome = process.channel.bequeath(&sockets, &key).map_err(|e| match e.kind() {
+        let outcome = process.channel.bequeath(estate).map_err(|e| match e.kind() {
             ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => None,
             _ => Some(format!("it takes nothing: {e}")),
         });
@@ -173,13 +169,13 @@ mod tests {
         Origin { program: program.into(), arguments: arguments.iter().map(OsString::from).collect() }
     }
 
-    fn estate() -> Estate {
-        (Arc::default(), Secret::new([0; 32]))
+    fn estate() -> Estate<Arc<Copies>> {
+        Estate { sockets: Arc::default(), upload_key: Secret::new([0; 32]), admitted: Vec::new() }
     }
 
     fn start(program: &str, arguments: &[&str]) -> String {
         let (start, _brake) = Start::new().expect("a pair");
-        start.run(&origin(program, arguments), estate()).err().expect("it is no gateway")
+        start.run(&origin(program, arguments), &estate()).err().expect("it is no gateway")
     }
 
     #[test]
@@ -205,7 +201,7 @@ mod tests {
         for script in ["exec sleep 1000", "printf '\"ready\"' >&0; exec sleep 1000"] {
             let (start, brake) = Start::new().expect("a pair");
             let started = Instant::now();
-            let starting = std::thread::spawn(move || start.run(&origin("/bin/sh", &["-c", script]), estate()).err());
+            let starting = std::thread::spawn(move || start.run(&origin("/bin/sh", &["-c", script]), &estate()).err());
             std::thread::sleep(Duration::from_millis(100));
             brake.pull();
             assert!(starting.join().expect("no panic").is_some());

@@ -99,8 +99,18 @@ impl Snapshot {
     /// What tells a gateway that has only begun from one whose lists have run out: that one has them still.
     #[must_use]
     pub fn source_without_list(&self) -> Option<String> {
-        let issuers = self.listeners.iter().flat_map(|listener| listener.trust.issuers()).map(|issuer| issuer.id);
+        let issuers = self.authorities().map(|issuer| issuer.id);
         status::lacking(&self.sources, issuers, &self.settings.revocation)
+    }
+
+    /// The authorities of clients, each with whether its clients are refused for want of a revocation list.
+    pub fn coverage(&self) -> impl Iterator<Item = (&revocation::Issuer, bool)> {
+        let is_uncovered = |id| status::is_uncovered(&self.sources, id, &self.settings.revocation);
+        self.authorities().map(move |issuer| (issuer, !is_uncovered(&issuer.id)))
+    }
+
+    fn authorities(&self) -> impl Iterator<Item = &revocation::Issuer> {
+        self.listeners.iter().flat_map(|listener| listener.trust.issuers())
     }
 
     /// Why a connection that an earlier generation let in must end, if this one wouldn't let it in.

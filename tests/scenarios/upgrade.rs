@@ -4,6 +4,7 @@ use crate::support::client::H1;
 use crate::support::gateway::{Builder, Gateway, gateway, plain_http};
 use crate::support::heir::{Heir, upgrade};
 use crate::support::manager::Manager;
+use crate::support::pki::Ca;
 
 use crate::support::upstream::{Answer, Upstream, pattern};
 use serde_json::json;
@@ -243,6 +244,42 @@ fn a_broken_configuration_leaves_everything_as_it_was() {
     assert_eq!(open.get("/v2/").status, 200, "the connection is still there");
     gateway.change_config(|c| c["listeners"][0]["addresses"] = json!(["127.0.0.1:0"]));
     let _heir = upgraded(&gateway);
+    drop(open);
+    assert_left(&mut gateway);
+}
+
+#[test]
+fn a_successor_that_would_shut_clients_out_for_want_of_a_list_declines() {
+    let (upstream, lists) = (Upstream::start(), Upstream::start());
+    let (builder, _) = administrated(&upstream);
+    let other = Ca::root(&builder.pki(), "Other CA");
+    let list = builder.client_ca.crl().pem();
+    lists.answer(move |_| Answer::new(200).body(list.as_bytes()));
+    let url = format!("{}/ca.crl", lists.url());
+    let crls = |urls: &[&str]| urls.iter().map(|url| json!({ "url": url, "timeout": "1s" })).collect::<Vec<_>>();
+    let mut gateway = builder.configure(|c| c["revocation"]["crls"] = crls(&[&url]).into()).start();
+    let mut open = gateway.h1();
+    assert_eq!(open.get("/v2/").status, 200);
+    // The list is in the memory of the process that serves, and nowhere else.
+    lists.answer(|_| Answer::new(503));
+    let refused = upgrade(&config(&gateway));
+    assert_eq!(refused.code, Some(4), "{}", refused.all());
+    for part in ["no revocation list of", "Test Client CA", "state_directory", "goes on"] {
+        assert!(refused.stderr.contains(part), "{part}: {}", refused.all());
+    }
+    assert_eq!(open.get("/v2/").status, 200, "the connection is still there");
+    assert_eq!(gateway.h2().get("/v2/").status, 200, "and new ones are let in");
+    // An authority whose clients nobody lets in now is no reason to stay.
+    let list = gateway.client_ca.crl().pem();
+    lists.answer(move |request| match request.target.as_str() {
+        "/ca.crl" => Answer::new(200).body(list.as_bytes()),
+        _ => Answer::new(503),
+    });
+    gateway.write("client-ca.pem", gateway.client_ca.pem() + &other.pem());
+    let dead = format!("{}/other.crl", lists.url());
+    gateway.change_config(|c| c["revocation"]["crls"] = crls(&[&url, &dead]).into());
+    let _heir = upgraded(&gateway);
+    assert_eq!(gateway.h2().get("/v2/").status, 200);
     drop(open);
     assert_left(&mut gateway);
 }
