@@ -1,8 +1,8 @@
 //! The TCP side of a connection, below TLS.
 //!
 //! Writes gather in a buffer that is taken from the thread's pool only while there is something to send: a download then
-//! costs one system call for three records, and an idle connection holds no buffer at all. Reads go through a small one,
-//! also from a pool: a TLS library asks for the five bytes of a record's header, and then for the record.
+//! costs one system call for three records, and an idle connection holds no buffer at all. Reads go through one as well: a
+//! TLS library asks for the five bytes of a record's header, and then for the record. It is small until more comes than fits.
 
 use std::cell::RefCell;
 use std::io;
@@ -17,24 +17,24 @@ use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Bytes gathered before they are sent: three full TLS records. The kernel takes 64 KiB through its layers as one packet,
-/// and a fourth record would begin another one; more than that leaves the processor's cache before it is sent.
-const WRITE_BUFFER: usize = 3 * (16 * 1024 + 256);
+/// Bytes that move at once in a transfer: three full TLS records. The kernel takes 64 KiB through its layers as one packet,
+/// and a fourth record would begin another one; more than that leaves the processor's cache before it is used.
+const TRANSFER: usize = 3 * (16 * 1024 + 256);
 
-/// Bytes read at least, if so many have come: a request without a body, with its record's header. Larger reads go past the
-/// buffer.
-const READ_BUFFER: usize = 4 * 1024;
+/// Bytes read at once before it is known that more comes: a request without a body, with its record's header.
+const SMALL: usize = 4 * 1024;
 
 /// Buffers of a kind that a thread keeps for reuse.
 const POOLED: usize = 8;
 
 thread_local! {
     static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
-    static READ_POOL: RefCell<Vec<Box<[u8; READ_BUFFER]>>> = const { RefCell::new(Vec::new()) };
+    static SMALL_READS: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+    static LARGE_READS: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
 }
 
 fn take_buffer() -> Vec<u8> {
-    POOL.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(WRITE_BUFFER))
+    POOL.with_borrow_mut(Vec::pop).unwrap_or_else(|| Vec::with_capacity(TRANSFER))
 }
 
 fn give_back(mut buffer: Vec<u8>) {
@@ -54,19 +54,23 @@ fn keep<T>(pool: &'static LocalKey<RefCell<Vec<T>>>, buffer: T) {
 #[derive(Debug, Default)]
 struct Inbox {
     /// None while there is nothing.
-    buffer: Option<Box<[u8; READ_BUFFER]>>,
+    buffer: Option<Box<[u8]>>,
     start: usize,
     end: usize,
+    /// The last read brought as much as a small buffer holds, so that the next one takes a large one.
+    transfer: bool,
 }
 
 impl Inbox {
-    /// Lets `read` fill the buffer, and keeps the buffer if it did.
+    /// Lets `read` fill a buffer, and keeps it if it did.
     fn fill(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<()> {
-        let pooled = READ_POOL.with_borrow_mut(Vec::pop);
-        let mut buffer = pooled.unwrap_or_else(|| Box::new([0; READ_BUFFER]));
-        let outcome = read(&mut buffer[..]);
+        let (pool, size) = if self.transfer { (&LARGE_READS, TRANSFER) } else { (&SMALL_READS, SMALL) };
+        let pooled = pool.with_borrow_mut(Vec::pop);
+        let mut buffer = pooled.unwrap_or_else(|| vec![0; size].into());
+        let outcome = read(&mut buffer);
         self.buffer = Some(buffer);
         (self.start, self.end) = (0, outcome.as_ref().copied().unwrap_or(0));
+        self.transfer = self.end >= SMALL;
         self.tidy();
         outcome.map(drop)
     }
@@ -92,7 +96,7 @@ impl Inbox {
             return;
         }
         if let Some(buffer) = self.buffer.take() {
-            keep(&READ_POOL, buffer);
+            keep(if buffer.len() > SMALL { &LARGE_READS } else { &SMALL_READS }, buffer);
         }
     }
 }
@@ -206,7 +210,7 @@ impl AsyncRead for Socket {
                 let n = this.inbox.take(buffer);
                 return Poll::Ready(this.charge(n));
             }
-            let outcome = if buffer.remaining() < READ_BUFFER {
+            let outcome = if buffer.remaining() < SMALL || this.inbox.transfer {
                 this.inbox.fill(|room| read_some(&this.tcp, room)).map(|()| this.inbox.is_empty())
             } else {
                 read_some(&this.tcp, buffer.initialize_unfilled()).and_then(|n| {
@@ -227,13 +231,13 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        if self.pending.len() + data.len() > WRITE_BUFFER && !self.pending.is_empty() {
+        if self.pending.len() + data.len() > TRANSFER && !self.pending.is_empty() {
             ready!(self.send_pending(cx))?;
         }
         if self.pending.capacity() == 0 {
             self.pending = take_buffer();
         }
-        let taken = data.get(..WRITE_BUFFER).unwrap_or(data);
+        let taken = data.get(..TRANSFER).unwrap_or(data);
         self.pending.extend_from_slice(taken);
         Poll::Ready(Ok(taken.len()))
     }

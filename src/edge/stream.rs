@@ -125,15 +125,18 @@ impl EdgeStream {
     fn poll_tls(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         /// A record of this size is followed by others, if it isn't the last of many.
         const OF_A_TRANSFER: usize = 4 * 1024;
+        /// Three full records: what is passed on, with its framing, fits into one packet of the kernel (64 KiB).
+        const PIECE: usize = 3 * 16 * 1024;
         let before = buffer.filled().len();
         let outcome = self.poll_record(cx, buffer);
         self.connection.flow.note_read(outcome.is_pending());
         ready!(outcome)?;
         if buffer.filled().len() - before >= OF_A_TRANSFER {
+            let end = (before + PIECE).min(buffer.capacity());
             loop {
                 let before = buffer.filled().len();
                 // What ends the connection shows with the next read as well, which has nothing else to tell.
-                let more = buffer.remaining() > 0 && matches!(self.poll_record(cx, buffer), Poll::Ready(Ok(())));
+                let more = before < end && matches!(self.poll_record(cx, buffer), Poll::Ready(Ok(())));
                 if !more || buffer.filled().len() == before {
                     break;
                 }
