@@ -58,7 +58,7 @@ pub enum DevError {
     #[error(transparent)]
     Issue(#[from] IssueError),
     /// An address is taken or not this machine's.
-    #[error("failed to listen on {address} ({what}): {cause}; choose another with --address")]
+    #[error("failed to listen on {address} ({what}): {cause}; choose another with --address (make run ADDRESS=…)")]
     Address {
         /// The address.
         address: std::net::SocketAddr,

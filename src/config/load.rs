@@ -87,7 +87,9 @@ pub enum FileError {
     )]
     Missing,
     /// The process may not read it, or not search a directory on the way.
-    #[error("permission denied; let the user that portcullis runs as read it, and search the directories above it")]
+    #[error(
+        "permission denied; let the user that portcullis runs as read it, and search the directories above it (if that isn't you: sudo)"
+    )]
     Denied,
     /// A directory where a file is expected.
     #[error("this is a directory; name a file in it")]

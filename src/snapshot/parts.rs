@@ -7,16 +7,13 @@ use std::sync::Arc;
 use crate::config::{self, Diagnostic, Diagnostics, Document, Fault, Settings, Severity};
 use crate::policy::{self, Policy};
 use crate::telemetry::Metrics;
-use crate::tls::{CertificateInfo, MaterialError, ServerCertificate, TrustBundle, UpstreamMaterial};
+use crate::tls::{CREDENTIALS, CertificateInfo, MaterialError, ServerCertificate, TrustBundle, UpstreamMaterial};
 use crate::upstream::{self, Upstream};
 
 use super::shadow::Shadow;
 
 /// A certificate that expires within this time is worth a warning, in seconds.
 const SOON: i64 = 14 * 24 * 3600;
-
-/// Where systemd puts what `LoadCredential=` names, for as long as the unit runs.
-const CREDENTIALS: &str = "/run/credentials";
 
 /// What was loaded, and where in the file it stands.
 pub(super) struct Parts {
@@ -203,9 +200,9 @@ impl Report<'_> {
 
     /// What only the running service has.
     fn withheld(&mut self, section: &str, errors: Vec<MaterialError>) {
-        for MaterialError { field, message } in errors {
-            let why = "the service manager puts it there while the service runs, which it doesn't now; lists were not looked at";
-            self.warn(&format!("{section}.{field}"), format!("{message} ({why})"));
+        for MaterialError { field, .. } in errors {
+            let why = "the service manager puts the file there while the service runs, which it doesn't now: neither this key nor lists were looked at";
+            self.warn(&format!("{section}.{field}"), why.to_owned());
         }
     }
 

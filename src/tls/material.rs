@@ -16,6 +16,9 @@ use crate::telemetry::CertificateKind;
 /// No bundle of certificates in use is near this; a file above it is a mistake (a log, a disk image).
 const MAX_FILE: ByteSize = ByteSize::from_mib(4);
 
+/// Where systemd puts what `LoadCredential=` names, once, when the unit starts (systemd.exec(5), "Credentials").
+pub(crate) const CREDENTIALS: &str = "/run/credentials";
+
 /// Why a certificate, key or bundle can't be used. `field` is the key of the configuration it belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MaterialError {
@@ -93,6 +96,7 @@ impl ServerCertificate {
     /// One error for each file that can't be used, or one when the two don't belong together.
     pub fn load(certificate: &Path, key: &Path, names: &[String]) -> Result<Self, Vec<MaterialError>> {
         let chain = read_chain(certificate).map_err(|message| MaterialError::new("certificate", message));
+        let handed_over = key.starts_with(CREDENTIALS);
         let key = read_key(key).map_err(|message| MaterialError::new("key", message));
         let (chain, key) = match (chain, key) {
             (Ok(chain), Ok(key)) => (chain, key),
@@ -103,13 +107,14 @@ impl ServerCertificate {
         };
         let fits = leaf.public_key().is_ok_and(|public| public.public_eq(&key));
         if !fits {
-            return Err(vec![MaterialError::new(
-                "key",
-                format!(
-                    "the key does not belong to the certificate of {} (was only one of the two files renewed, or is the chain not leaf first?)",
-                    subject_line(leaf)
-                ),
-            )]);
+            let cause = if handed_over {
+                "systemd handed the key over when the service started: if it was renewed since, restart the service"
+            } else {
+                "was only one of the two files renewed, or is the chain not leaf first?"
+            };
+            let subject = subject_line(leaf);
+            let message = format!("the key does not belong to the certificate of {subject} ({cause})");
+            return Err(vec![MaterialError::new("key", message)]);
         }
         let info = CertificateInfo::of(leaf);
         let names = if names.is_empty() { dns_names(leaf) } else { names.to_vec() };

@@ -41,6 +41,7 @@ compile_error!("features \"boringssl\" and \"openssl\" exclude each other: build
 pub use acceptor::{Acceptor, AcceptorSettings, ProtocolFloor};
 pub use front::Front;
 pub use handshake::{Accepted, HandshakeFailure, Stream, accept, is_protocol_fault};
+pub(crate) use material::CREDENTIALS;
 pub use material::{CertificateInfo, MaterialError, ServerCertificate, UpstreamMaterial};
 pub use signature::verify_signed_data;
 pub use tickets::TicketKeys;

@@ -60,7 +60,7 @@ fn check_takes_the_key_of_a_service_that_is_stopped_for_no_fault() {
     let file = builder.write_config().to_string_lossy().into_owned();
     let finished = portcullis(&["check", "--config", &file]);
     assert_eq!(finished.code, Some(0), "{}", finished.all());
-    for part in ["warning: listeners[0].tls.certificates[0].key", "while the service runs", "lists were not looked at"]
+    for part in ["warning: listeners[0].tls.certificates[0].key", "while the service runs", "nor lists were looked at"]
     {
         assert!(finished.stderr.contains(part), "{part}: {}", finished.all());
     }
