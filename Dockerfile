@@ -8,10 +8,11 @@ ARG BUILD_IMAGE=rust:1.95-slim-bookworm
 ARG RUN_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 
 FROM ${BUILD_IMAGE} AS tools
-# BoringSSL is C++ built by cmake, and its bindings are generated. The bill of materials is written by Python.
+# BoringSSL is C++ built by cmake, its patches are put in by git, and its bindings are generated. The bill of materials is
+# written by Python.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends cmake g++ libclang-dev make python3 \
+    && apt-get install --yes --no-install-recommends cmake g++ git libclang-dev make python3 \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 
