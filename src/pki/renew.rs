@@ -1,12 +1,13 @@
-//! Renewing leaves: the same names for the same places, a new key and new dates.
+//! Renewing leaves: the same names for the same places, a new key (or the same, if asked for) and new dates.
 
+use super::files;
 use super::index::Entry;
 use super::journal::Kind;
 use super::store::{KeySource, Made, Order, Passphrases, Store};
 use super::x509::Facts;
 use super::{PkiError, Selection};
 use crate::revocation::Reason;
-use crate::tls::issue::{KeyKind, LeafRequest, PublicKey, Purpose};
+use crate::tls::issue::{KeyKind, LeafRequest, PrivateKey, PublicKey, Purpose};
 
 /// How to renew.
 #[derive(Debug, Clone, Copy)]
@@ -15,6 +16,8 @@ pub(crate) struct Renewal {
     pub(crate) seconds: Option<i64>,
     /// Whether the certificate before is revoked at once, as superseded.
     pub(crate) revoke: bool,
+    /// Whether the key stays. One that was made elsewhere always does.
+    pub(crate) same_key: bool,
 }
 
 impl Store {
@@ -66,6 +69,8 @@ impl Store {
         let facts = Facts::of(der).ok_or_else(not_ours)?;
         let key = if old.foreign_key {
             KeySource::Theirs(PublicKey::of_certificate(der)?)
+        } else if how.same_key {
+            KeySource::Kept(self.key_of(old, &PublicKey::of_certificate(der)?)?)
         } else if PublicKey::of_certificate(der)?.describe().starts_with("RSA") {
             KeySource::New(KeyKind::Rsa3072)
         } else {
@@ -92,5 +97,17 @@ impl Store {
             self.revoke(&Selection::Serial(old.serial), Reason::Superseded, now)?;
         }
         Ok(made)
+    }
+
+    /// The key of a certificate that was issued here, from beside it.
+    fn key_of(&self, entry: &Entry, public: &PublicKey) -> Result<PrivateKey, PkiError> {
+        let home = entry.placement.out.clone().unwrap_or_else(|| self.home(entry.kind, &entry.name));
+        let path = home.join(format!("{}.key", entry.kind.as_str()));
+        let key = PrivateKey::from_pem(&files::read_file(&path)?, None);
+        let key = key.map_err(|fault| PkiError::Key { path: path.clone(), fault })?;
+        if !public.belongs_to(&key) {
+            return Err(PkiError::unusable(path, format!("it isn't the key of the certificate of {}", entry.name)));
+        }
+        Ok(key)
     }
 }

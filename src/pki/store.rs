@@ -28,6 +28,8 @@ pub(crate) struct Store {
 pub(crate) enum KeySource {
     /// It is made here, and written beside the certificate.
     New(KeyKind),
+    /// It was made here before, and is kept.
+    Kept(PrivateKey),
     /// Somebody has it.
     Theirs(PublicKey),
 }
@@ -146,7 +148,7 @@ impl Store {
     }
 
     /// Where a leaf's files are if nobody says otherwise.
-    fn home(&self, kind: Kind, name: &str) -> PathBuf {
+    pub(super) fn home(&self, kind: Kind, name: &str) -> PathBuf {
         let group = if kind == Kind::Client { "clients" } else { "servers" };
         // No name of the kinds we accept has a slash; `*` would be expanded by shells.
         self.directory.join(group).join(name.replace('*', "_wildcard"))
@@ -165,12 +167,13 @@ impl Store {
         }
         let ca = self.authority(Signer::Ca, passphrases.keys.as_ref())?;
         let (validity, shortened) = validity(&ca, order.seconds, now)?;
+        let made;
         let (key, public) = match &order.key {
             KeySource::New(kind) => {
-                let key = PrivateKey::generate(*kind)?;
-                let public = key.public()?;
-                (Some(key), public)
+                made = PrivateKey::generate(*kind)?;
+                (Some(&made), made.public()?)
             }
+            KeySource::Kept(key) => (Some(key), key.public()?),
             KeySource::Theirs(public) => (None, public.clone()),
         };
         let der = ca.sign_leaf(request, &public, validity)?;
@@ -190,7 +193,7 @@ impl Store {
             placement: placement.clone(),
         }])?;
         let home = placement.out.clone().unwrap_or_else(|| self.home(kind, name));
-        let leaf = Leaf { kind, name, der: &der, key: key.as_ref(), intermediates: &intermediates, root: &root };
+        let leaf = Leaf { kind, name, der: &der, key, intermediates: &intermediates, root: &root };
         let written = layout::write(&leaf, &home, placement, passphrases.pkcs12.as_ref())?;
         Ok(Made { serial: facts.serial, not_after: facts.not_after, label, written, shortened })
     }

@@ -161,7 +161,7 @@ fn a_renewal_keeps_names_and_places_and_changes_the_key() {
     assert!(store.due(days(30), now()).is_empty());
     let due = store.due(days(100), now());
     assert_eq!(due.len(), 1);
-    let how = Renewal { seconds: None, revoke: true };
+    let how = Renewal { seconds: None, revoke: true, same_key: false };
     let made = store.renew(&due[0], how, &Passphrases::default(), now()).unwrap();
     assert_eq!(made.label, "spiffe://corp.example/ci");
     assert_ne!(fs::read(&cert).unwrap(), before);
@@ -175,6 +175,33 @@ fn a_renewal_keeps_names_and_places_and_changes_the_key() {
 }
 
 #[test]
+fn a_key_that_is_kept_is_that_of_the_certificate_before() {
+    let (directory, mut store) = new_pki();
+    let mut order = client("ci");
+    order.placement.registries = vec!["registry.example.com".parse().unwrap()];
+    store.issue(&order, &Passphrases::default(), now()).unwrap();
+    let home = directory.path().join("pki/clients/ci");
+    let keys =
+        || ["client.key", "docker/certs.d/registry.example.com/client.key"].map(|file| fs::read(home.join(file)));
+    let before = keys().map(Result::unwrap);
+    let how = Renewal { seconds: None, revoke: false, same_key: true };
+    let old = store.renewable(&Selection::Name("ci".to_owned()), now()).unwrap();
+    let made = store.renew(&old, how, &Passphrases::default(), now()).unwrap();
+    assert_eq!(keys().map(Result::unwrap), before);
+    let of = |serial| Facts::of(store.index().find(Signer::Ca, serial).unwrap().der.as_ref().unwrap()).unwrap();
+    assert_eq!(of(&made.serial).spki_der, of(&old.serial).spki_der);
+    assert!(!store.index().find(Signer::Ca, &made.serial).unwrap().foreign_key, "a later renewal may make another");
+    // Another key in its place is not certified, and none can't be kept.
+    let other = PrivateKey::generate(KeyKind::EcdsaP256).unwrap();
+    fs::write(home.join("client.key"), other.to_pem(None).unwrap()).unwrap();
+    let fault = store.renew(&old, how, &Passphrases::default(), now()).unwrap_err();
+    assert!(fault.to_string().contains("client.key") && fault.to_string().contains("isn't the key"), "{fault}");
+    fs::remove_file(home.join("client.key")).unwrap();
+    let fault = store.renew(&old, how, &Passphrases::default(), now()).unwrap_err();
+    assert!(fault.to_string().contains("client.key"), "{fault}");
+}
+
+#[test]
 fn who_brought_a_key_keeps_it_through_renewals() {
     let (directory, mut store) = new_pki();
     let theirs = PrivateKey::generate(KeyKind::EcdsaP256).unwrap();
@@ -182,7 +209,7 @@ fn who_brought_a_key_keeps_it_through_renewals() {
     store.issue(&order, &Passphrases::default(), now()).unwrap();
     assert!(!directory.path().join("pki/clients/bob/client.key").try_exists().unwrap());
     let old = store.renewable(&Selection::Name("bob".to_owned()), now()).unwrap();
-    let how = Renewal { seconds: Some(days(10)), revoke: false };
+    let how = Renewal { seconds: Some(days(10)), revoke: false, same_key: false };
     let made = store.renew(&old, how, &Passphrases::default(), now()).unwrap();
     let new = store.index().find(Signer::Ca, &made.serial).unwrap();
     assert!(PublicKey::of_certificate(new.der.as_ref().unwrap()).unwrap().belongs_to(&theirs));

@@ -157,22 +157,20 @@ pub(super) fn warn_of_gaps(
     }
 }
 
-/// Whether an authority's clients are refused for want of a list: there is none about everything it signs. Lists that have
-/// run out are lists.
-pub(super) fn is_uncovered(statuses: &[SourceStatus], issuer: &IssuerId, configured: &Revocation) -> bool {
-    let is_full =
-        |list: &ListReport| list.standing == Standing::InForce && list.delta_of.is_none() && list.scope.is_full();
-    let mut lists = statuses.iter().flat_map(|status| &status.lists);
-    configured.freshness != Freshness::Optional && !lists.any(|list| list.issuer == *issuer && is_full(list))
-}
-
-/// The first source that has no list yet, as long as there is an authority whose clients are refused for want of one.
+/// The first source that has no list yet, as long as clients are refused for want of one: there is an authority without a
+/// list about everything it signs. Lists that have run out are lists.
 pub(super) fn lacking(
     statuses: &[SourceStatus],
     mut issuers: impl Iterator<Item = IssuerId>,
     configured: &Revocation,
 ) -> Option<String> {
-    if !issuers.any(|issuer| is_uncovered(statuses, &issuer, configured)) {
+    if configured.freshness == Freshness::Optional {
+        return None;
+    }
+    let lists = || statuses.iter().flat_map(|status| &status.lists);
+    let is_full =
+        |list: &ListReport| list.standing == Standing::InForce && list.delta_of.is_none() && list.scope.is_full();
+    if issuers.all(|issuer| lists().any(|list| list.issuer == issuer && is_full(list))) {
         return None;
     }
     let has_none = |name: &str| statuses.iter().all(|status| status.name != name || status.lists.is_empty());

@@ -13,9 +13,10 @@ Examples:
   portcullis pki renew ci-7
   portcullis pki renew --due 30             # all that end within 30 days, for cron or a timer
   portcullis pki renew ci-7 --revoke        # the old one is refused from the next list on
+  portcullis pki renew registry.example.com --same-key    # a gateway whose key systemd has handed over takes it at once
 
 The new certificate has the names of the old one and goes to the same files, docker's and containerd's included.
-The key is new, unless it came by a request (--csr), whose owner keeps it.")]
+The key is new, unless --same-key is given, or it came by a request (--csr), whose owner keeps it.")]
 pub(super) struct Options {
     #[command(flatten)]
     place: Place,
@@ -27,6 +28,9 @@ pub(super) struct Options {
     /// Revoke the old one as superseded, and sign a new list
     #[arg(long)]
     revoke: bool,
+    /// Keep the key, which must lie where it was made
+    #[arg(long)]
+    same_key: bool,
     #[command(flatten)]
     passphrase: KeyPassphrase,
     #[command(flatten)]
@@ -60,7 +64,7 @@ pub(super) fn run(
     if chosen.is_empty() {
         writeln!(console, "nothing is due")?;
     }
-    let how = Renewal { seconds: options.days.map(days), revoke: options.revoke };
+    let how = Renewal { seconds: options.days.map(days), revoke: options.revoke, same_key: options.same_key };
     let mut outcome = Outcome::Done;
     for old in &chosen {
         match store.renew(old, how, &passphrases, now) {
