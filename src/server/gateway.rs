@@ -1,5 +1,6 @@
 //! A gateway as a value: loaded, started, stopped. `serve` and programs that embed one use the same.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 
-use super::control::{Answer, Reload, report};
+use super::control::{Answer, FETCH_PATIENCE, Reload, report};
 use super::handover::Estate;
 use super::places::{addresses, announce, nothing_unclaimed};
 use super::pulse::Pulses;
@@ -19,7 +20,6 @@ use super::threads::{self, Plan};
 use super::{ServeError, internal, metrics};
 use crate::admin::Admin;
 use crate::config::{self, Diagnostics, Secret, Settings};
-use crate::edge::Register;
 use crate::identity::IssuerId;
 use crate::snapshot::{self, Builder, Built, Reader, Watcher};
 use crate::telemetry::{self, AccessLog, AuditLog, Metrics, Telemetry};
@@ -43,6 +43,8 @@ pub struct Gateway {
     read_since: SystemTime,
     upload_key: UploadKey,
     pub(super) inherited: Inherited,
+    /// How long lists that nobody has fetched yet are waited for.
+    pub(super) patience: Duration,
     /// How often threads leave a sign of life; none if nobody asks.
     pub(super) heartbeat: Option<Duration>,
     /// Who carries out `POST /-/upgrade`.
@@ -72,8 +74,8 @@ impl Gateway {
         let mut builder = Builder::new(file, metrics.clone()).with_upload_key(upload_key.expose());
         let built = builder.build()?;
         let inherited = Inherited::default();
-        let (heartbeat, upgrades, log) = (None, None, None);
-        Ok(Gateway { builder, built, metrics, read_since, upload_key, inherited, heartbeat, upgrades, log })
+        let (heartbeat, upgrades, log, patience) = (None, None, None, FETCH_PATIENCE);
+        Ok(Gateway { builder, built, metrics, read_since, upload_key, inherited, patience, heartbeat, upgrades, log })
     }
 
     /// What was found in the files that is no reason not to start.
@@ -112,8 +114,7 @@ impl Gateway {
         let (bound, mut copies) = sockets::listen(&settings, &mut self.inherited).map_err(ServeError::Host)?;
         let (publisher, reader) = snapshot::store(self.built.snapshot.clone());
         let [(open, opened), (drain, draining), (hurry, hurried)] = [(); 3].map(|()| watch::channel(false));
-        let succeeded = Arc::<AtomicBool>::default();
-        let (listeners, register) = (addresses(&settings, &bound), Arc::<Register>::default());
+        let (listeners, register, succeeded) = (addresses(&settings, &bound), Arc::default(), Arc::default());
         let doors = internal::Doors {
             register: &register,
             telemetry: &telemetry,
@@ -136,6 +137,7 @@ impl Gateway {
             register,
             telemetry: telemetry.clone(),
             read_since: self.read_since,
+            patience: self.patience,
             watcher,
             reloads,
             publisher,
@@ -303,7 +305,10 @@ impl Running {
     pub(super) fn estate(&self) -> Option<Estate<Arc<Copies>>> {
         let sockets = self.copies.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         let snapshot = self.reader.load();
-        let admitted = snapshot.coverage().filter(|(_, covered)| *covered).map(|(issuer, _)| issuer.id).collect();
+        let admitted = snapshot.shut_out().filter(|(_, shut_out)| !shut_out).map(|(issuer, _)| issuer.id);
+        // Several listeners may trust one.
+        let admitted: BTreeSet<IssuerId> = admitted.collect();
+        let admitted = admitted.into_iter().collect();
         Some(Estate { sockets, upload_key: self.upload_key.clone(), admitted })
     }
 
@@ -315,10 +320,11 @@ impl Running {
     /// Whose clients they are.
     pub(super) fn admits(&self, admitted: &[IssuerId]) -> Result<(), String> {
         let snapshot = self.reader.load();
-        let mut shut_out = snapshot.coverage().filter(|(issuer, covered)| !covered && admitted.contains(&issuer.id));
-        shut_out.next().map_or(Ok(()), |(issuer, _)| {
+        let mut refused = snapshot.shut_out().filter(|(issuer, shut_out)| *shut_out && admitted.contains(&issuer.id));
+        refused.next().map_or(Ok(()), |(issuer, _)| {
             Err(format!(
-                "there is no revocation list of {} here, so its clients would be refused, which are let in now: see the                  errors above, or set state_directory, where lists outlive the process",
+                "its clients of {} would be refused, who are let in now: it has no revocation list in force (see the log, \
+                 or set state_directory, where lists outlive the process)",
                 issuer.subject
             ))
         })

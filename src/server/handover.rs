@@ -322,7 +322,7 @@ impl Predecessor {
     }
 
     /// Tells it why it must go on.
-    pub(super) fn decline(self, why: &str) {
+    pub(super) fn decline(&self, why: &str) {
         let end = why.char_indices().map(|(at, _)| at).find(|at| *at > LONGEST_REASON).unwrap_or(why.len());
         let why = why.get(..end).unwrap_or_default().to_owned();
         // Else it learns by the end of this process.

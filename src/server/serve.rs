@@ -22,6 +22,10 @@ use crate::telemetry::{self, UpgradeResult};
 /// How often the status for the service manager is brought up to date.
 const STATUS: Duration = Duration::from_secs(1);
 
+/// How long a successor waits for revocation lists that it has to fetch: without one that its predecessor has it may not take
+/// over, and its predecessor waits a little longer for it.
+const SUCCESSOR_PATIENCE: Duration = Duration::from_secs(45);
+
 /// How many times threads leave a sign of life before the service manager would lose its patience.
 const BEATS: u32 = 8;
 
@@ -51,21 +55,22 @@ pub fn serve(file: &Path, succession: Succession) -> Result<(), ServeError> {
         Succession::None => None,
     };
     let predecessor = Predecessor::of_this_process(std::env::var_os(VARIABLE).as_deref()).map_err(host)?;
-    let outcome = prepare(file, predecessor.as_ref()).and_then(|(gateway, admitted)| {
-        let started = start(gateway, &unprotected, origin)?;
-        started.1.running.admits(&admitted).map_err(host)?;
-        Ok(started)
+    let started = prepare(file, predecessor.as_ref()).and_then(|(gateway, admitted)| {
+        let (runtime, service) = start(gateway, &unprotected, origin)?;
+        Ok((runtime, service, admitted))
     });
-    let (runtime, service) = match outcome {
+    let (runtime, service, admitted) = match started {
         Ok(started) => started,
         Err(e) => {
-            if let Some(predecessor) = predecessor {
+            if let Some(predecessor) = &predecessor {
                 predecessor.decline(&e.to_string());
             }
             return Err(e);
         }
     };
     if let Some(predecessor) = &predecessor {
+        // Said before the threads end, which may take a while.
+        service.running.admits(&admitted).inspect_err(|why| predecessor.decline(why)).map_err(host)?;
         predecessor.succeed(Taken { admin: service.running.admin_adopted() }).map_err(host)?;
         service.running.take_over();
     }
@@ -90,6 +95,9 @@ fn prepare(file: &Path, predecessor: Option<&Predecessor>) -> Result<(Gateway, V
         None => (manager::sockets().map_err(ServeError::Host)?, None, Vec::new()),
     };
     let mut gateway = Gateway::load_with(file, key)?;
+    if predecessor.is_some() {
+        gateway.patience = SUCCESSOR_PATIENCE;
+    }
     gateway.inherited = Inherited::new(sockets);
     Ok((gateway, admitted))
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use pingora::server::configuration::ServerConf;
 use tokio::sync::{mpsc, watch};
 
-use super::control::{ControlPlane, FETCH_PATIENCE, Reload, report, settle, take_up};
+use super::control::{ControlPlane, Reload, report, settle, take_up};
 use super::keeping::Keeping;
 use super::pulse::{Pulse, Pulses};
 use super::sockets;
@@ -34,6 +34,8 @@ pub(super) struct Plan {
     pub(super) telemetry: Telemetry,
     /// When the files began to be read.
     pub(super) read_since: SystemTime,
+    /// How long lists that nobody has fetched yet are waited for.
+    pub(super) patience: Duration,
     pub(super) watcher: Option<Watcher>,
     pub(super) reloads: mpsc::Receiver<Reload>,
     pub(super) publisher: Publisher,
@@ -71,7 +73,7 @@ async fn run(plan: Plan, started: &std_mpsc::SyncSender<Result<(), String>>) {
     let (open, draining, hurried, beat) = (plan.open, plan.draining, plan.hurried, plan.beat);
     let mut fetcher = Fetcher::new(builder.shelf(), telemetry.metrics.clone());
     let first = built.snapshot.generation;
-    let (builder, built) = match settle(&mut fetcher, builder, built, FETCH_PATIENCE).await {
+    let (builder, built) = match settle(&mut fetcher, builder, built, plan.patience).await {
         Ok(settled) => settled,
         Err(e) => return drop(started.send(Err(e))),
     };

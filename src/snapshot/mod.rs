@@ -104,9 +104,10 @@ impl Snapshot {
     }
 
     /// The authorities of clients, each with whether its clients are refused for want of a revocation list.
-    pub fn coverage(&self) -> impl Iterator<Item = (&revocation::Issuer, bool)> {
-        let is_uncovered = |id| status::is_uncovered(&self.sources, id, &self.settings.revocation);
-        self.authorities().map(move |issuer| (issuer, !is_uncovered(&issuer.id)))
+    pub fn shut_out(&self) -> impl Iterator<Item = (&revocation::Issuer, bool)> {
+        let now = unix_now();
+        let is_shut_out = move |id| status::is_shut_out(&self.sources, id, &self.settings.revocation, now);
+        self.authorities().map(move |issuer| (issuer, is_shut_out(&issuer.id)))
     }
 
     fn authorities(&self) -> impl Iterator<Item = &revocation::Issuer> {

@@ -157,6 +157,18 @@ pub(super) fn warn_of_gaps(
     }
 }
 
+/// Whether an authority's clients are refused at `now` for want of a list: there is none that says something about the
+/// certificates it signs, or all have run out.
+pub(super) fn is_shut_out(statuses: &[SourceStatus], issuer: &IssuerId, configured: &Revocation, now: i64) -> bool {
+    let slack = i64::try_from((configured.grace + configured.clock_skew).as_secs()).unwrap_or(i64::MAX);
+    let counts = |list: &ListReport| {
+        let stands = list.standing == Standing::InForce && list.delta_of.is_none();
+        list.issuer == *issuer && stands && list.next_update.saturating_add(slack) >= now
+    };
+    let needed = !configured.sources.is_empty() && configured.freshness != Freshness::Optional;
+    needed && !statuses.iter().flat_map(|status| &status.lists).any(counts)
+}
+
 /// The first source that has no list yet, as long as clients are refused for want of one: there is an authority without a
 /// list about everything it signs. Lists that have run out are lists.
 pub(super) fn lacking(

@@ -264,7 +264,7 @@ fn a_successor_that_would_shut_clients_out_for_want_of_a_list_declines() {
     lists.answer(|_| Answer::new(503));
     let refused = upgrade(&config(&gateway));
     assert_eq!(refused.code, Some(4), "{}", refused.all());
-    for part in ["no revocation list of", "Test Client CA", "state_directory", "goes on"] {
+    for part in ["no revocation list in force", "Test Client CA", "state_directory", "goes on"] {
         assert!(refused.stderr.contains(part), "{part}: {}", refused.all());
     }
     assert_eq!(open.get("/v2/").status, 200, "the connection is still there");
@@ -281,6 +281,26 @@ fn a_successor_that_would_shut_clients_out_for_want_of_a_list_declines() {
     let _heir = upgraded(&gateway);
     assert_eq!(gateway.h2().get("/v2/").status, 200);
     drop(open);
+    assert_left(&mut gateway);
+}
+
+#[test]
+fn a_list_that_has_run_out_is_no_reason_to_decline() {
+    let (upstream, lists) = (Upstream::start(), Upstream::start());
+    let (builder, _) = administrated(&upstream);
+    let soon = super::revocation_live::time_in(Duration::from_secs(4));
+    let list = builder.client_ca.crl().last_update("20260101000000Z").next_update(&soon).pem();
+    lists.answer(move |_| Answer::new(200).body(list.as_bytes()));
+    let url = format!("{}/ca.crl", lists.url());
+    let builder = builder.configure(|c| {
+        c["revocation"]["crls"] = json!([{ "url": url, "timeout": "1s" }]);
+        c["revocation"]["clock_skew"] = "0s".into();
+    });
+    let mut gateway = builder.start();
+    lists.answer(|_| Answer::new(503));
+    let served = || H1::connect(&gateway.tls()).map(|mut client| client.request("GET", "/v2/", &[], b"").is_ok());
+    wait_until("the list runs out", || !served().unwrap_or(false));
+    let _heir = upgraded(&gateway);
     assert_left(&mut gateway);
 }
 
