@@ -204,6 +204,31 @@ fn the_image_runs_without_root_and_shell_and_says_how_it_is() {
     assert!(log.contains("draining") && log.contains("\"repository\":\"team/app\""), "{log}");
 }
 
+/// Cargo reads no manifest that names files which aren't there, needed or not.
+#[test]
+fn every_file_that_the_manifest_names_comes_into_the_build() {
+    let manifest = format!("{ROOT}/Cargo.toml");
+    let arguments = ["metadata", "--no-deps", "--offline", "--format-version=1", "--manifest-path", &manifest];
+    let told = process::run(env!("CARGO"), &arguments, b"", PATIENCE).expect_success("cargo metadata").text();
+    let told: Value = serde_json::from_str(&told).expect("JSON");
+    let targets = told["packages"][0]["targets"].as_array().expect("targets");
+    let paths =
+        targets.iter().filter(|target| target["kind"] != json!(["test"])).map(|target| target["src_path"].as_str());
+    let paths: Vec<_> = paths.map(|path| path.and_then(|path| path.strip_prefix(ROOT)).expect("a path here")).collect();
+    assert!(paths.len() > 4, "{paths:?}");
+    let ignored = read(".dockerignore");
+    let let_in: Vec<_> = ignored.lines().filter_map(|line| line.strip_prefix('!')).collect();
+    let is_let_in = |path: &str| {
+        let_in.iter().any(|pattern| match pattern.split_once("*.rs") {
+            Some((directory, _)) => path.strip_prefix(directory).is_some_and(|name| !name.contains('/')),
+            None => path.strip_prefix(pattern).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')),
+        })
+    };
+    for path in paths {
+        assert!(is_let_in(path.trim_start_matches('/')), "{path} is not let in by .dockerignore");
+    }
+}
+
 #[test]
 fn what_compose_starts_serves_a_registry() {
     if !skip::have(&["docker-registry", "curl"]) {
