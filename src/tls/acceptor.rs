@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
+use super::known::KnownClients;
 use super::lib::error::ErrorStack;
 use super::lib::pkey::Id;
 use super::lib::ssl::{
@@ -77,7 +78,6 @@ pub struct Acceptor {
     pub(super) context: SslContext,
     pub(super) verifier: Arc<Verifier>,
     pub(super) revocation: revocation::Index,
-    pub(super) known: super::handshake::KnownClients,
     demands: [u8; 32],
     handshake_bytes: usize,
     table: Arc<SniTable>,
@@ -101,6 +101,7 @@ impl Acceptor {
             rules: settings.rules.clone(),
             names: settings.names.clone(),
             keep_certificates: settings.keep_certificates,
+            known: KnownClients::default(),
         });
         let demands = demands(settings);
         let session_context = session_context(settings, &demands);
@@ -113,7 +114,6 @@ impl Acceptor {
             context: base.build(),
             verifier,
             revocation: settings.revocation.clone(),
-            known: super::handshake::KnownClients::default(),
             demands,
             handshake_bytes: settings.max_client_chain.saturating_add(HANDSHAKE_BYTES),
             table,

@@ -1,9 +1,8 @@
 //! One handshake, and the stream that comes out of it.
 
-use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use pingora::tls::ext::clear_error_stack;
@@ -92,20 +91,20 @@ fn identify(acceptor: &Acceptor, slot: &Slot, ssl: &SslRef) -> Result<(Verified,
     let judged = slot.take();
     if !ssl.session_reused() {
         let verified = judged.unwrap_or_else(|| Err(malformed()))?;
-        if verified.resumable {
-            acceptor.known.insert(&verified);
-        }
+        // Only now has the client proven that the certificate is its own: strangers' must not push others out.
+        acceptor.verifier.known.insert(&verified);
         return Ok((verified, false));
     }
     // The chain is not verified again in a resumed handshake. The ticket proves that this trust accepted this leaf;
     // what may have changed since is asked again.
     let leaf = ssl.peer_certificate().ok_or_else(malformed)?;
     let der = leaf.to_der().map_err(|_| malformed())?;
-    let verified = match acceptor.known.find(&Sha256::digest(&der).into()) {
+    let known = &acceptor.verifier.known;
+    let verified = match known.resumable(&Sha256::digest(&der).into()) {
         Some(verified) => verified,
         None => {
             let verified = verify_again(acceptor, ssl, &leaf)?;
-            acceptor.known.insert(&verified);
+            known.insert(&verified);
             verified
         }
     };
@@ -143,35 +142,6 @@ fn verify_again(acceptor: &Acceptor, ssl: &SslRef, leaf: &X509) -> Result<Verifi
         Ok(Err(Refused::Chain { code, text, depth: context.error_depth() }))
     });
     judged.map_err(malformed)?
-}
-
-/// Clients seen by this acceptor, by the fingerprint of their leaf: spares resumed handshakes the parsing and path
-/// building. Bounded by two generations; the older is forgotten when the newer is full.
-#[derive(Default)]
-pub(super) struct KnownClients(Mutex<Generations>);
-
-#[derive(Default)]
-struct Generations {
-    young: HashMap<[u8; 32], Verified>,
-    old: HashMap<[u8; 32], Verified>,
-}
-
-/// Identities are about 2 KiB each; two generations of these stay under 20 MiB.
-const GENERATION: usize = 4096;
-
-impl KnownClients {
-    fn insert(&self, verified: &Verified) {
-        let Ok(mut known) = self.0.lock() else { return };
-        if known.young.len() >= GENERATION {
-            known.old = std::mem::take(&mut known.young);
-        }
-        known.young.insert(verified.identity.fingerprint, verified.clone());
-    }
-
-    fn find(&self, fingerprint: &[u8; 32]) -> Option<Verified> {
-        let known = self.0.lock().ok()?;
-        known.young.get(fingerprint).or_else(|| known.old.get(fingerprint)).cloned()
-    }
 }
 
 /// X509_V_ERR codes that have the same number in both libraries.

@@ -14,6 +14,7 @@ mod acceptor;
 mod front;
 mod handshake;
 pub(crate) mod issue;
+mod known;
 mod material;
 pub(crate) mod probe;
 mod signature;

@@ -6,7 +6,10 @@
 
 use std::sync::{Arc, Mutex, OnceLock};
 
+use sha2::{Digest, Sha256};
+
 use super::backend;
+use super::known::KnownClients;
 use super::lib::ex_data::Index as ExIndex;
 use super::lib::ssl::Ssl;
 use super::lib::x509::{X509Ref, X509StoreContext, X509StoreContextRef};
@@ -137,6 +140,8 @@ pub(super) struct Verifier {
     pub(super) rules: LeafRules,
     pub(super) names: NameOrder,
     pub(super) keep_certificates: bool,
+    /// Clients that this verifier has read before.
+    pub(super) known: KnownClients,
 }
 
 impl Verifier {
@@ -174,11 +179,21 @@ impl Verifier {
         let path: Result<Vec<Vec<u8>>, _> = chain.map(X509Ref::to_der).collect();
         let path = path.map_err(|e| Refused::malformed(&e.to_string()))?;
         let ders: Vec<&[u8]> = path.iter().map(Vec::as_slice).collect();
-        let identity = PeerIdentity::from_path(&ders, &self.rules).map_err(Refused::Certificate)?;
+        let fingerprints: Vec<[u8; 32]> = ders.iter().map(|der| Sha256::digest(der).into()).collect();
+        let verified = match self.known.by_path(&fingerprints) {
+            Some(verified) => verified,
+            None => self.read(&ders)?,
+        };
+        revocation.check(&verified.identity.path, unix_now()).map_err(Refused::Revocation)?;
+        Ok(verified)
+    }
+
+    /// What follows from the certificates alone, whenever they are shown.
+    fn read(&self, ders: &[&[u8]]) -> Result<Verified, Refused> {
+        let identity = PeerIdentity::from_path(ders, &self.rules).map_err(Refused::Certificate)?;
         let identity = identity.named_by(&self.names);
-        revocation.check(&identity.path, unix_now()).map_err(Refused::Revocation)?;
         let resumable = identity.path.iter().skip(1).all(|certificate| self.trust.contains(&certificate.fingerprint));
-        let certificates = self.keep_certificates.then(|| Arc::new(ClientCertificates::of(&ders)));
+        let certificates = self.keep_certificates.then(|| Arc::new(ClientCertificates::of(ders)));
         Ok(Verified { identity: Arc::new(identity), resumable, certificates })
     }
 }

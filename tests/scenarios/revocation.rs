@@ -2,9 +2,10 @@
 
 use super::tls_faults::{alert, s_client};
 use crate::support::gateway::{Builder, Gateway, gateway};
-use crate::support::pki::{self, Ca, Identity};
+use crate::support::pki::{self, Ca, Identity, openssl};
 use crate::support::upstream::{Answer, Upstream};
 use serde_json::json;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// A gateway with an empty list in force, and a second client that a test may revoke.
@@ -210,6 +211,34 @@ fn a_revoked_intermediate_takes_its_clients_along() {
             .start();
         assert_eq!(is_served(&gateway, &client), served, "{check}");
         assert!(is_served(&gateway, gateway.identity()));
+    }
+}
+
+#[test]
+fn a_client_is_judged_by_the_path_that_it_shows_not_by_one_it_is_known_by() {
+    let upstream = Upstream::start();
+    let builder = gateway().upstream(upstream.url());
+    let middle = builder.client_ca.intermediate("Middle", &[]);
+    let by_the_first = middle.issue(&pki::client("ci-9"));
+    // The same name and key, certified once more.
+    let [request, renewed] = ["renewed.csr", "renewed.pem"].map(|name| builder.path().join(name));
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let [old, own_key, request, new] = [&middle.certificate, &middle.key, &request, &renewed].map(|path| text(path));
+    let [ca, key] = [&builder.client_ca.certificate, &builder.client_ca.key].map(|path| text(path));
+    let copied = ["-copy_extensions", "copyall"];
+    openssl(&[&["x509", "-x509toreq", "-in", &old, "-signkey", &own_key, "-out", &request], &copied[..]].concat());
+    let signed = ["x509", "-req", "-in", &request, "-CA", &ca, "-CAkey", &key, "-set_serial", "0x5eed", "-out", &new];
+    openssl(&[&signed[..], &copied[..]].concat());
+    let read = |path: &Path| std::fs::read_to_string(path).expect("readable");
+    let chain = builder.path().join("by-renewed.pem");
+    std::fs::write(&chain, read(&by_the_first.certificate) + &read(&renewed)).expect("writable");
+    let by_the_renewed = Identity { chain, intermediates: Some(renewed), ..by_the_first.clone() };
+    // Of the intermediate itself there is no list: it comes from the client, and in the bundle it would be the only one.
+    let list = builder.client_ca.crl().serial("5eed").pem();
+    let gateway = builder.crl(&list).configure(|c| c["revocation"]["freshness"] = "optional".into()).start();
+    for _ in 0..2 {
+        assert!(is_served(&gateway, &by_the_first));
+        assert!(!is_served(&gateway, &by_the_renewed), "its intermediate is revoked");
     }
 }
 
