@@ -5,9 +5,11 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant, SystemTime};
 
+use arc_swap::ArcSwap;
 use notify::event::{AccessKind, AccessMode};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 
@@ -17,16 +19,18 @@ use crate::config::Reload;
 pub struct Watcher {
     inner: RecommendedWatcher,
     watched: BTreeSet<PathBuf>,
-    commands: SyncSender<Message>,
+    inputs: Arc<ArcSwap<Vec<Input>>>,
 }
 
-/// Events that may wait for the thread; the kernel's own queue holds the rest.
-const QUEUE: usize = 256;
-
-enum Message {
-    Event(notify::Result<Event>),
-    Inputs(Vec<PathBuf>),
+/// A file or directory whose changes count.
+struct Input {
+    path: PathBuf,
+    /// Where its links led when watching began. Their being turned elsewhere is an event of its own.
+    target: Option<PathBuf>,
 }
+
+/// That something has changed; what, is read anew anyway.
+struct Change;
 
 impl Watcher {
     /// Starts a thread that calls `changed` once for every burst of changes, with the time of its first event.
@@ -41,17 +45,24 @@ impl Watcher {
         timing: Reload,
         changed: impl Fn(Instant) + Send + 'static,
     ) -> notify::Result<Self> {
-        let (commands, messages) = sync_channel(QUEUE);
-        let events = commands.clone();
-        let inner = notify::recommended_watcher(move |event| {
-            // The receiver is gone only when the gateway stops.
-            let _ = events.send(Message::Event(event));
+        let followed: Arc<ArcSwap<Vec<Input>>> = Arc::default();
+        // One that waits says all that others could.
+        let (changes, messages) = sync_channel(1);
+        let inner = notify::recommended_watcher({
+            let followed = followed.clone();
+            move |event| {
+                // Logs may be written beside the inputs, many times a second: the thread isn't woken for them.
+                if concerns(&event, &followed.load()) {
+                    // Full: see above. Without a receiver, the gateway is stopping.
+                    let _ = changes.try_send(Change);
+                }
+            }
         })?;
         std::thread::Builder::new()
             .name("watch".to_owned())
             .spawn(move || run(&messages, timing, changed))
             .map_err(notify::Error::io)?;
-        let mut watcher = Watcher { inner, watched: BTreeSet::new(), commands };
+        let mut watcher = Watcher { inner, watched: BTreeSet::new(), inputs: followed };
         watcher.follow(inputs);
         Ok(watcher)
     }
@@ -64,7 +75,10 @@ impl Watcher {
 
     /// Watches these files and directories, and nothing else any more.
     pub fn follow(&mut self, inputs: &[PathBuf]) {
-        let wanted: BTreeSet<PathBuf> = inputs.iter().flat_map(|input| directories(input)).collect();
+        let inputs: Vec<Input> = inputs.iter().map(Input::new).collect();
+        let wanted: BTreeSet<PathBuf> = inputs.iter().flat_map(directories).collect();
+        // Before the first event of a new directory can come.
+        self.inputs.store(Arc::new(inputs));
         for gone in self.watched.difference(&wanted) {
             // It may have been removed together with its watch.
             let _ = self.inner.unwatch(gone);
@@ -75,26 +89,30 @@ impl Watcher {
             }
         }
         self.watched = wanted;
-        let _ = self.commands.send(Message::Inputs(inputs.to_vec()));
+    }
+}
+
+impl Input {
+    fn new(path: &PathBuf) -> Self {
+        Input { path: path.clone(), target: path.canonicalize().ok() }
     }
 }
 
 /// Where changes of `input` show: its own directory, itself if it is one, and the directory it is a link into.
-fn directories(input: &Path) -> Vec<PathBuf> {
+fn directories(input: &Input) -> Vec<PathBuf> {
     let mut directories = Vec::new();
-    directories.extend(input.parent().map(Path::to_path_buf));
-    if let Ok(target) = input.canonicalize() {
+    directories.extend(input.path.parent().map(Path::to_path_buf));
+    if let Some(target) = &input.target {
         directories.extend(target.parent().map(Path::to_path_buf));
-        if std::fs::metadata(&target).is_ok_and(|metadata| metadata.is_dir()) {
+        if std::fs::metadata(target).is_ok_and(|metadata| metadata.is_dir()) {
             // Not by a link that leads to it: that may lead elsewhere tomorrow, and what is watched is an inode.
-            directories.push(target);
+            directories.push(target.clone());
         }
     }
     directories
 }
 
-fn run(messages: &Receiver<Message>, timing: Reload, changed: impl Fn(Instant)) {
-    let mut inputs: Vec<PathBuf> = Vec::new();
+fn run(messages: &Receiver<Change>, timing: Reload, changed: impl Fn(Instant)) {
     // The burst under way: when it began, and when it last went on.
     let mut burst: Option<(Instant, Instant)> = None;
     loop {
@@ -106,12 +124,9 @@ fn run(messages: &Receiver<Message>, timing: Reload, changed: impl Fn(Instant)) 
             }
         };
         match message {
-            Ok(Message::Inputs(new)) => inputs = new,
-            Ok(Message::Event(event)) => {
-                if concerns(&event, &inputs) {
-                    let now = Instant::now();
-                    burst = Some((burst.map_or(now, |(first, _)| first), now));
-                }
+            Ok(Change) => {
+                let now = Instant::now();
+                burst = Some((burst.map_or(now, |(first, _)| first), now));
             }
             Err(RecvTimeoutError::Disconnected) => return,
             Err(RecvTimeoutError::Timeout) => {
@@ -130,7 +145,7 @@ fn run(messages: &Receiver<Message>, timing: Reload, changed: impl Fn(Instant)) 
 }
 
 /// Whether an event may mean that an input has another content now.
-fn concerns(event: &notify::Result<Event>, inputs: &[PathBuf]) -> bool {
+fn concerns(event: &notify::Result<Event>, inputs: &[Input]) -> bool {
     let Ok(event) = event else {
         // Events were lost: better one reload too many.
         return true;
@@ -142,52 +157,59 @@ fn concerns(event: &notify::Result<Event>, inputs: &[PathBuf]) -> bool {
     writes && (event.need_rescan() || event.paths.iter().any(|path| is_input(path, inputs)))
 }
 
-fn is_input(path: &Path, inputs: &[PathBuf]) -> bool {
+fn is_input(path: &Path, inputs: &[Input]) -> bool {
     let hidden = path.file_name().is_some_and(|name| {
         let name = name.as_encoded_bytes();
         name.starts_with(b".") && !name.starts_with(b"..")
     });
     inputs.iter().any(|input| {
         let holds = |directory: &Path| !hidden && path.parent() == Some(directory);
+        let is_target = |target: &Path| target == path || holds(target);
         // The file itself, a file of a watched directory (not what an editor hides there), or the target of a link.
-        path == input
-            || holds(input)
-            || input.canonicalize().is_ok_and(|target| target == path || holds(&target))
+        path == input.path
+            || holds(&input.path)
+            || match &input.target {
+                Some(target) => is_target(target),
+                // It led nowhere: perhaps to what is being made now.
+                None => input.path.canonicalize().is_ok_and(|target| is_target(&target)),
+            }
             // Kubernetes switches `..data` beside the file.
-            || (path.parent() == input.parent()
+            || (path.parent() == input.path.parent()
                 && path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"..")))
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::SyncSender;
+
     use super::*;
 
     fn timing() -> Reload {
         Reload { watch: true, quiet: Duration::from_millis(10), max_delay: Duration::from_millis(60) }
     }
 
-    fn event(path: &str) -> Message {
-        Message::Event(Ok(Event::new(EventKind::Any).add_path(PathBuf::from(path))))
-    }
-
-    fn bursts(send: impl FnOnce(&SyncSender<Message>)) -> usize {
-        let (commands, messages) = sync_channel(QUEUE);
-        let (fired, count) = sync_channel(QUEUE);
+    fn bursts(send: impl FnOnce(&SyncSender<Change>)) -> usize {
+        let (changes, messages) = sync_channel(8);
+        let (fired, count) = sync_channel(8);
         let thread = std::thread::spawn(move || run(&messages, timing(), move |_| fired.send(()).expect("counted")));
-        commands.send(Message::Inputs(vec![PathBuf::from("/etc/p/policy.yaml")])).expect("listening");
-        send(&commands);
+        send(&changes);
         std::thread::sleep(Duration::from_millis(100));
-        drop(commands);
+        drop(changes);
         thread.join().expect("no panic");
         count.iter().count()
     }
 
+    fn is_noticed(inputs: &[&Path], changed: &Path) -> bool {
+        let inputs: Vec<Input> = inputs.iter().map(|path| Input::new(&path.to_path_buf())).collect();
+        concerns(&Ok(Event::new(EventKind::Any).add_path(changed.to_path_buf())), &inputs)
+    }
+
     #[test]
     fn a_burst_of_events_is_one_reload() {
-        let count = bursts(|commands| {
+        let count = bursts(|changes| {
             for _ in 0..5 {
-                commands.send(event("/etc/p/policy.yaml")).expect("listening");
+                changes.send(Change).expect("listening");
             }
         });
         assert_eq!(count, 1);
@@ -195,15 +217,32 @@ mod tests {
 
     #[test]
     fn the_switch_of_a_secret_counts_and_a_stranger_does_not() {
-        assert_eq!(bursts(|commands| commands.send(event("/etc/p/..data")).expect("listening")), 1);
-        assert_eq!(bursts(|commands| commands.send(event("/etc/p/access.log")).expect("listening")), 0);
+        let policy = Path::new("/etc/p/policy.yaml");
+        assert!(is_noticed(&[policy], policy));
+        assert!(is_noticed(&[policy], Path::new("/etc/p/..data")));
+        assert!(!is_noticed(&[policy], Path::new("/etc/p/access.log")));
+    }
+
+    #[test]
+    fn what_a_link_leads_to_counts_also_when_it_comes_later() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let directory = directory.path().canonicalize().expect("its own path");
+        let [link, target, log] = ["policy.yaml", "policy-2.yaml", "access.log"].map(|name| directory.join(name));
+        std::os::unix::fs::symlink(&target, &link).expect("a link");
+        let inputs = [Input::new(&link)];
+        let event = |path: &Path| Ok(Event::new(EventKind::Any).add_path(path.to_path_buf()));
+        assert!(!concerns(&event(&target), &inputs), "there is nothing to read yet");
+        std::fs::write(&target, "rules: []").expect("a file");
+        assert!(concerns(&event(&target), &inputs));
+        assert!(is_noticed(&[&link], &target));
+        assert!(!is_noticed(&[&link], &log));
     }
 
     #[test]
     fn a_file_that_never_rests_is_read_all_the_same() {
-        let count = bursts(|commands| {
+        let count = bursts(|changes| {
             for _ in 0..30 {
-                commands.send(event("/etc/p/policy.yaml")).expect("listening");
+                changes.send(Change).expect("listening");
                 std::thread::sleep(Duration::from_millis(5));
             }
         });
