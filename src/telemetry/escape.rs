@@ -5,6 +5,7 @@ use std::fmt::{self, Write as _};
 use std::io;
 
 use serde::Serialize;
+use serde::ser::SerializeStruct;
 use serde_json::ser::{Formatter, Serializer};
 
 /// Appends the value as one line of JSON.
@@ -22,7 +23,7 @@ pub(super) fn json_line<T: Serialize>(buffer: &mut Vec<u8>, value: &T) -> serde_
     written
 }
 
-/// One object as a line of JSON, made of several: the members of each follow those of the one before.
+/// An object as a line of JSON, member by member.
 #[derive(Debug)]
 pub(super) struct JsonLine<'b> {
     buffer: &'b mut Vec<u8>,
@@ -37,31 +38,39 @@ impl<'b> JsonLine<'b> {
         Self { buffer, start, ended: false }
     }
 
-    /// Appends the members of an object, and returns how they are written.
-    ///
-    /// # Errors
-    ///
-    /// Fails if it can't be serialized.
-    pub(super) fn append<T: Serialize>(&mut self, object: &T) -> serde_json::Result<&[u8]> {
-        let begin = self.buffer.len();
-        object.serialize(&mut Serializer::with_formatter(&mut *self.buffer, OneLine))?;
-        self.buffer.pop();
-        if let Some(brace) = self.buffer.get_mut(begin).filter(|_| begin > self.start) {
-            *brace = b',';
-        }
-        Ok(self.buffer.get(begin + 1..).unwrap_or_default())
+    /// How many bytes the line has.
+    pub(super) fn len(&self) -> usize {
+        self.buffer.len() - self.start
+    }
+
+    /// The members from the byte on where the line was so long, as they are written.
+    pub(super) fn written_since(&self, len: usize) -> &[u8] {
+        self.buffer.get(self.start + len..).unwrap_or_default()
     }
 
     /// Appends members that were written before, behind others.
     pub(super) fn append_written(&mut self, members: &[u8]) {
-        self.buffer.push(b',');
         self.buffer.extend_from_slice(members);
+    }
+}
+
+impl SerializeStruct for JsonLine<'_> {
+    type Ok = ();
+    type Error = serde_json::Error;
+
+    fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> serde_json::Result<()> {
+        debug_assert!(key.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{key} would need escaping");
+        self.buffer.extend_from_slice(if self.len() == 0 { b"{\"" } else { b",\"" });
+        self.buffer.extend_from_slice(key.as_bytes());
+        self.buffer.extend_from_slice(b"\":");
+        value.serialize(&mut Serializer::with_formatter(&mut *self.buffer, OneLine))
     }
 
     /// Ends the line.
-    pub(super) fn end(mut self) {
-        self.buffer.extend_from_slice(b"}\n");
+    fn end(mut self) -> serde_json::Result<()> {
+        self.buffer.extend_from_slice(if self.len() == 0 { b"{}\n" } else { b"}\n" });
         self.ended = true;
+        Ok(())
     }
 }
 

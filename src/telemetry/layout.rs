@@ -18,18 +18,18 @@ use crate::oci::{Action, RouteKind};
 pub fn access_line(buffer: &mut Vec<u8>, record: &AccessRecord) -> serde_json::Result<()> {
     let connection = &*record.connection;
     let mut line = JsonLine::begin(buffer);
-    line.append(&Object(First(record)))?;
+    First(record).write(&mut line)?;
     match connection.written.get() {
         Some(written) => line.append_written(written),
         None => {
-            let written = line.append(&Object(Shared(connection)))?;
+            let before = line.len();
+            Shared(connection).write(&mut line)?;
             // Whoever was faster has written the same.
-            let _ = connection.written.set(written.into());
+            let _ = connection.written.set(line.written_since(before).into());
         }
     }
-    line.append(&Object(Last(record)))?;
-    line.end();
-    Ok(())
+    Last(record).write(&mut line)?;
+    line.end()
 }
 
 impl Serialize for AccessRecord {
@@ -47,17 +47,6 @@ trait Fields {
     const COUNT: usize;
 
     fn write<L: SerializeStruct>(&self, line: &mut L) -> Result<(), L::Error>;
-}
-
-/// Fields as an object of their own.
-struct Object<F>(F);
-
-impl<F: Fields> Serialize for Object<F> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_struct("Fields", F::COUNT)?;
-        self.0.write(&mut object)?;
-        object.end()
-    }
 }
 
 /// What stands before the connection.

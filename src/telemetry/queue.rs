@@ -7,8 +7,16 @@ use std::time::{Duration, Instant};
 
 use super::metrics::Drops;
 
-/// How long the writer sleeps before it looks for more. While it sleeps, handing it something costs no system call.
-const BATCH_INTERVAL: Duration = Duration::from_millis(10);
+/// How long the writer sleeps at least before it looks for more. While it sleeps, handing it something costs no system
+/// call.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+
+/// And at most: the queue has to hold what comes meanwhile, even if it begins to come a hundred times as fast.
+const LONGEST_PAUSE: Duration = Duration::from_millis(40);
+
+/// How many items a pause is to gather: fewer would be woken for too often, and more would leave the processor's cache
+/// before they are written.
+const GATHERED: u32 = 64;
 
 /// A batch is written when it has grown to this size, whatever still waits.
 const BATCH_BYTES: usize = 256 * 1024;
@@ -97,10 +105,16 @@ impl<T: Send + 'static> Queue<T> {
                 TrySendError::Full(message) if Instant::now() < deadline => message,
                 TrySendError::Full(_) | TrySendError::Disconnected(_) => return false,
             };
-            thread::sleep(BATCH_INTERVAL);
+            thread::sleep(SHORTEST_PAUSE);
         }
         waiting.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok()
     }
+}
+
+/// How long to sleep if as many items come as came during the last pause.
+fn next_pause(last: Duration, items: u64) -> Duration {
+    let items = u32::try_from(items).unwrap_or(u32::MAX).max(1);
+    (last * GATHERED / items).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
 }
 
 /// The thread's side of the queue.
@@ -120,14 +134,16 @@ struct Writer<L> {
 impl<L: Lines> Writer<L> {
     /// Writes until the other end is gone.
     fn run(mut self, queue: &Receiver<Message<L::Item>>) {
+        let mut pause = SHORTEST_PAUSE;
         while let Ok(first) = queue.recv() {
             self.take(first);
             loop {
                 match queue.try_recv() {
                     Ok(message) => self.take(message),
                     Err(TryRecvError::Empty) if self.items > 0 => {
+                        pause = next_pause(pause, self.items);
                         self.write_batch();
-                        thread::sleep(BATCH_INTERVAL);
+                        thread::sleep(pause);
                     }
                     Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
                 }
@@ -200,5 +216,21 @@ impl<L: Lines> Writer<L> {
         }
         self.sink.write_all(&self.batch)?;
         self.sink.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_gathers_a_batch_within_its_bounds() {
+        let ms = Duration::from_millis;
+        assert_eq!(next_pause(ms(10), 32), ms(20), "3,200 a second");
+        assert_eq!(next_pause(ms(20), 64), ms(20), "the same");
+        assert_eq!(next_pause(ms(40), 10_000), SHORTEST_PAUSE);
+        assert_eq!(next_pause(ms(40), u64::MAX), SHORTEST_PAUSE);
+        assert_eq!(next_pause(ms(10), 1), LONGEST_PAUSE);
+        assert_eq!(next_pause(ms(10), 0), LONGEST_PAUSE);
     }
 }
