@@ -117,6 +117,8 @@ pub(super) struct Socket {
     taken: u64,
     /// Bytes that may still be read before TLS has something to show for them.
     allowance: AtomicUsize,
+    /// The last that was asked of the socket was a read, for which nothing had come.
+    dry: bool,
 }
 
 /// What may be read after a handshake without a byte of HTTP in it: some of the largest records. Records that are empty,
@@ -133,6 +135,7 @@ impl Socket {
             sent: 0,
             taken: 0,
             allowance: AtomicUsize::new(handshake_bytes),
+            dry: false,
         }
     }
 
@@ -144,6 +147,40 @@ impl Socket {
     /// Bytes that the kernel has taken so far.
     pub(super) fn taken(&self) -> u64 {
         self.taken
+    }
+
+    /// Pending if TLS has asked for more than had come, and still nothing has: then there is no use in asking TLS.
+    pub(super) fn poll_worth_reading(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.dry && self.inbox.is_empty() {
+            // An error is TLS's to report.
+            self.tcp.poll_read_ready(cx).map(drop)
+        } else {
+            Poll::Ready(())
+        }
+    }
+
+    fn poll_take(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if !self.inbox.is_empty() {
+                let n = self.inbox.take(buffer);
+                return Poll::Ready(self.charge(n));
+            }
+            let outcome = if buffer.remaining() < SMALL || self.inbox.transfer {
+                self.inbox.fill(|room| read_some(&self.tcp, room)).map(|()| self.inbox.is_empty())
+            } else {
+                read_some(&self.tcp, buffer.initialize_unfilled()).and_then(|n| {
+                    buffer.advance(n);
+                    self.charge(n).map(|()| true)
+                })
+            };
+            match outcome {
+                // Read into the buffer directly, or there is nothing more to come.
+                Ok(true) => return Poll::Ready(Ok(())),
+                Ok(false) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(self.tcp.poll_read_ready(cx))?,
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
     }
 
     fn charge(&self, read: usize) -> io::Result<()> {
@@ -204,33 +241,16 @@ fn read_some(tcp: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
 
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        loop {
-            if !this.inbox.is_empty() {
-                let n = this.inbox.take(buffer);
-                return Poll::Ready(this.charge(n));
-            }
-            let outcome = if buffer.remaining() < SMALL || this.inbox.transfer {
-                this.inbox.fill(|room| read_some(&this.tcp, room)).map(|()| this.inbox.is_empty())
-            } else {
-                read_some(&this.tcp, buffer.initialize_unfilled()).and_then(|n| {
-                    buffer.advance(n);
-                    this.charge(n).map(|()| true)
-                })
-            };
-            match outcome {
-                // Read into the buffer directly, or there is nothing more to come.
-                Ok(true) => return Poll::Ready(Ok(())),
-                Ok(false) => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(this.tcp.poll_read_ready(cx))?,
-                Err(e) => return Poll::Ready(Err(e)),
-            }
-        }
+        let outcome = self.poll_take(cx, buffer);
+        self.dry = outcome.is_pending();
+        outcome
     }
 }
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        // Where TLS has to write before it reads on, reading waits for this.
+        self.dry = false;
         if self.pending.len() + data.len() > TRANSFER && !self.pending.is_empty() {
             ready!(self.send_pending(cx))?;
         }

@@ -33,7 +33,9 @@ pub(super) struct EdgeStream {
     /// Bytes read while waiting for the next request.
     ahead: Bytes,
     /// Until when the head of the current request must be complete.
-    head_deadline: Option<Pin<Box<Sleep>>>,
+    head_deadline: Option<Instant>,
+    /// Wakes at that time. Made when a head has to be waited for, which is rare.
+    head_clock: Option<Pin<Box<Sleep>>>,
     /// How long the head of an HTTP/2 request may take.
     head_timeout: Duration,
     /// Of an HTTP/2 connection.
@@ -65,6 +67,7 @@ impl EdgeStream {
             digest,
             ahead: Bytes::new(),
             head_deadline: None,
+            head_clock: None,
             head_timeout: limits.request_head_timeout,
             frames,
             behind_head: false,
@@ -74,7 +77,13 @@ impl EdgeStream {
 
     /// Starts the clock for the next request head: it covers the whole head, not a single read.
     pub(super) fn expect_head_by(&mut self, deadline: Instant) {
-        self.head_deadline = Some(Box::pin(tokio::time::sleep_until(deadline.into())));
+        self.head_deadline = Some(deadline);
+        self.head_clock = None;
+    }
+
+    fn head_has_come(&mut self) {
+        self.head_deadline = None;
+        self.head_clock = None;
     }
 
     /// Waits until at least `least` bytes have come, and keeps them for whoever reads next.
@@ -97,7 +106,7 @@ impl EdgeStream {
     fn watch_http2_head(&mut self) {
         let Some(frames) = &self.frames else { return };
         if !frames.in_head() {
-            self.head_deadline = None;
+            self.head_has_come();
         } else if self.head_deadline.is_none() {
             self.expect_head_by(Instant::now() + self.head_timeout);
         }
@@ -105,12 +114,13 @@ impl EdgeStream {
 
     /// Fails when the head is late. Once the request has begun, the clock is off.
     fn check_head_deadline(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let Some(deadline) = &mut self.head_deadline else { return Ok(()) };
+        let Some(deadline) = self.head_deadline else { return Ok(()) };
         if self.frames.is_none() && self.connection.head_complete() {
-            self.head_deadline = None;
+            self.head_has_come();
             return Ok(());
         }
-        match deadline.as_mut().poll(cx) {
+        let clock = self.head_clock.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline.into())));
+        match clock.as_mut().poll(cx) {
             Poll::Ready(()) => {
                 self.connection.note_late_head();
                 Err(io::Error::new(io::ErrorKind::TimedOut, "the request head was not complete in time"))
@@ -147,6 +157,7 @@ impl EdgeStream {
 
     /// Reads a record, or what is left of one.
     fn poll_record(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        ready!(self.tls.get_ref().poll_worth_reading(cx));
         // A client that sends without pause must not keep its thread from the others.
         let turn = ready!(coop::poll_proceed(cx));
         let before = buffer.filled().len();
