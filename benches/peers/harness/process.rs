@@ -6,9 +6,14 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// What the kernel counts CPU time in for user space, on every architecture of Linux: hundredths of a second.
 pub const TICKS_A_SECOND: f64 = 100.0;
+
+/// How long a process may take to end by itself.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A process and its children; dropping it ends them.
 pub struct Process {
@@ -95,11 +100,22 @@ impl Process {
 }
 
 impl Drop for Process {
-    /// Without a farewell: nothing that it could still do matters to anybody.
+    /// A process that counts what it does, for a profile, writes its counts when it ends by itself.
     fn drop(&mut self) {
+        let kill = |signal: &str, processes: &[u32]| {
+            let processes = processes.iter().map(ToString::to_string);
+            let _ = Command::new("kill").arg(signal).args(processes).stderr(Stdio::null()).status();
+        };
+        let tree = self.tree();
         if self.is_running() {
-            let tree = self.tree().iter().map(ToString::to_string).collect::<Vec<_>>();
-            let _ = Command::new("kill").arg("-KILL").args(tree).stderr(Stdio::null()).status();
+            kill("-TERM", &[self.child.id()]);
+        }
+        let end = Instant::now() + PATIENCE;
+        while self.is_running() && Instant::now() < end {
+            thread::sleep(Duration::from_millis(10));
+        }
+        if self.is_running() {
+            kill("-KILL", &tree);
         }
         let _ = self.child.wait();
     }

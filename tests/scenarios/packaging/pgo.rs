@@ -23,11 +23,13 @@ case $1 in
 esac
 "#;
 
-/// Stands for llvm-profdata: what it merges is what was counted.
+/// Stands for llvm-profdata: what it merges is what was counted, `COUNTED` times.
 const PROFDATA: &str = r#"#!/bin/sh
 set -eu
-[ "$1" = merge ]
-cp "$3"/*.profraw "${2#--output=}"
+case $1 in
+  merge) cp "$3"/*.profraw "${2#--output=}" ;;
+  show) printf 'Total functions: 24846\nTotal count: %s\n' "$COUNTED" ;;
+esac
 "#;
 
 fn program(directory: &Path, name: &str, text: &str) -> PathBuf {
@@ -37,17 +39,29 @@ fn program(directory: &Path, name: &str, text: &str) -> PathBuf {
     path
 }
 
+fn make(directory: &Path, counted: &str) -> process::Finished {
+    let cargo = program(directory, "cargo", CARGO);
+    let profdata = program(directory, "llvm-profdata", PROFDATA);
+    process::run_with(SCRIPT, &[], b"", PATIENCE, |command| {
+        command.env("CARGO", &cargo).env("LLVM_PROFDATA", &profdata).env("COUNTED", counted);
+        command.env("PGO_DIR", directory.join("pgo")).env_remove("RUSTFLAGS");
+    })
+}
+
+#[test]
+fn a_profile_of_a_binary_that_was_not_at_work_is_not_used() {
+    let directory = tempfile::tempdir().expect("the temporary directory is writable");
+    let made = make(directory.path(), "11707");
+    assert!(!made.success() && made.all().contains("holds next to nothing (11707 steps counted)"), "{}", made.all());
+    assert!(!directory.path().join("pgo/portcullis").exists());
+}
+
 #[test]
 fn a_profile_is_taken_of_the_binary_that_counts_and_used_for_the_one_that_ships() {
     let directory = tempfile::tempdir().expect("the temporary directory is writable");
     let out = directory.path().join("pgo");
-    let (cargo, profdata) =
-        (program(directory.path(), "cargo", CARGO), program(directory.path(), "llvm-profdata", PROFDATA));
-    let made = process::run_with(SCRIPT, &[], b"", PATIENCE, |command| {
-        command.env("CARGO", &cargo).env("LLVM_PROFDATA", &profdata).env("PGO_DIR", &out).env_remove("RUSTFLAGS");
-    });
     let shipped = out.join("portcullis");
-    let made = made.expect_success("conf/packaging/pgo");
+    let made = make(directory.path(), "274824328").expect_success("conf/packaging/pgo");
     assert_eq!(String::from_utf8_lossy(&made.stdout).trim_end(), shipped.to_string_lossy());
     let counted = fs::read_to_string(out.join("portcullis.profdata")).expect("a profile");
     assert_eq!(counted.trim(), format!("-Cprofile-generate={}", out.join("counts").display()));
