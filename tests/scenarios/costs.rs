@@ -113,18 +113,18 @@ fn a_small_request() {
     assert!(cost.allocations <= ALLOCATIONS_OF_A_REQUEST, "{cost:?}");
 }
 
-const INSTRUCTIONS_OF_A_REQUEST: u64 = 190_000;
-const ALLOCATIONS_OF_A_REQUEST: u64 = 120;
+const INSTRUCTIONS_OF_A_REQUEST: u64 = 182_000;
+const ALLOCATIONS_OF_A_REQUEST: u64 = 119;
 
 /// Which part a child process runs, and how often.
 const PART: &str = "PORTCULLIS_TEST_PART";
 
 /// The parts that every request goes through, with the bound of each.
 const PARTS: [(&str, Cost); 3] = [
-    ("route", Cost { instructions: 4_300, allocations: 2 }),
-    ("decide", Cost { instructions: 1_370, allocations: 0 }),
+    ("route", Cost { instructions: 3_610, allocations: 2 }),
+    ("decide", Cost { instructions: 860, allocations: 0 }),
     // Where a shadow policy is evaluated: another decision, over a copy of the route.
-    ("shadow", Cost { instructions: 2_280, allocations: 2 }),
+    ("shadow", Cost { instructions: 1_760, allocations: 2 }),
 ];
 
 #[test]
