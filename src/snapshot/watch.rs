@@ -24,9 +24,9 @@ pub struct Watcher {
 
 /// A file or directory whose changes count.
 struct Input {
-    path: PathBuf,
-    /// Where its links led when watching began. Their being turned elsewhere is an event of its own.
-    target: Option<PathBuf>,
+    /// Its path as it was configured, without links on the way to its directory, then what it leads to if it is a link, and
+    /// so on. Looked up when watching began: where a link is turned elsewhere is an event of its own.
+    places: Vec<PathBuf>,
 }
 
 /// That something has changed; what, is read anew anyway.
@@ -75,8 +75,8 @@ impl Watcher {
 
     /// Watches these files and directories, and nothing else any more.
     pub fn follow(&mut self, inputs: &[PathBuf]) {
-        let inputs: Vec<Input> = inputs.iter().map(Input::new).collect();
-        let wanted: BTreeSet<PathBuf> = inputs.iter().flat_map(directories).collect();
+        let inputs: Vec<Input> = inputs.iter().map(|input| Input::new(input)).collect();
+        let wanted: BTreeSet<PathBuf> = inputs.iter().flat_map(Input::directories).collect();
         // Before the first event of a new directory can come.
         self.inputs.store(Arc::new(inputs));
         for gone in self.watched.difference(&wanted) {
@@ -92,24 +92,48 @@ impl Watcher {
     }
 }
 
+/// Links in a row, as many as the kernel follows (path_resolution(7)).
+const MOST_LINKS: usize = 40;
+
 impl Input {
-    fn new(path: &PathBuf) -> Self {
-        Input { path: path.clone(), target: path.canonicalize().ok() }
+    fn new(path: &Path) -> Self {
+        let mut places = vec![path.to_path_buf()];
+        let mut next = Some(path.to_path_buf());
+        while let Some(place) = next.take().and_then(|path| without_links_above(&path)) {
+            if places.len() <= MOST_LINKS {
+                next = std::fs::read_link(&place).ok().and_then(|target| Some(place.parent()?.join(target)));
+            }
+            places.push(place);
+        }
+        places.dedup();
+        Input { places }
+    }
+
+    /// Where changes of it show: the directories of all its places, and itself if it is one.
+    fn directories(&self) -> impl Iterator<Item = PathBuf> {
+        let parents = self.places.iter().filter_map(|place| place.parent()).map(Path::to_path_buf);
+        // Not by a link that leads to it: that may lead elsewhere tomorrow, and what is watched is an inode.
+        let itself = self.places.last().filter(|last| std::fs::metadata(last).is_ok_and(|metadata| metadata.is_dir()));
+        parents.chain(itself.cloned())
+    }
+
+    /// Whether what happened to `path` may mean that this has another content now.
+    fn concerns(&self, path: &Path) -> bool {
+        let name = path.file_name().unwrap_or_default().as_encoded_bytes();
+        // Kubernetes switches `..data` beside the file.
+        let switched = name.starts_with(b"..");
+        // What an editor hides in a watched directory isn't read from there.
+        let hidden = name.starts_with(b".") && !switched;
+        let parent = path.parent();
+        self.places
+            .iter()
+            .any(|place| place == path || (!hidden && parent == Some(place)) || (switched && parent == place.parent()))
     }
 }
 
-/// Where changes of `input` show: its own directory, itself if it is one, and the directory it is a link into.
-fn directories(input: &Input) -> Vec<PathBuf> {
-    let mut directories = Vec::new();
-    directories.extend(input.path.parent().map(Path::to_path_buf));
-    if let Some(target) = &input.target {
-        directories.extend(target.parent().map(Path::to_path_buf));
-        if std::fs::metadata(target).is_ok_and(|metadata| metadata.is_dir()) {
-            // Not by a link that leads to it: that may lead elsewhere tomorrow, and what is watched is an inode.
-            directories.push(target.clone());
-        }
-    }
-    directories
+/// The path with its directory resolved, but not itself. `None` if there is no such directory.
+fn without_links_above(path: &Path) -> Option<PathBuf> {
+    Some(path.parent()?.canonicalize().ok()?.join(path.file_name()?))
 }
 
 fn run(messages: &Receiver<Change>, timing: Reload, changed: impl Fn(Instant)) {
@@ -154,29 +178,8 @@ fn concerns(event: &notify::Result<Event>, inputs: &[Input]) -> bool {
         EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
         _ => true,
     };
-    writes && (event.need_rescan() || event.paths.iter().any(|path| is_input(path, inputs)))
-}
-
-fn is_input(path: &Path, inputs: &[Input]) -> bool {
-    let hidden = path.file_name().is_some_and(|name| {
-        let name = name.as_encoded_bytes();
-        name.starts_with(b".") && !name.starts_with(b"..")
-    });
-    inputs.iter().any(|input| {
-        let holds = |directory: &Path| !hidden && path.parent() == Some(directory);
-        let is_target = |target: &Path| target == path || holds(target);
-        // The file itself, a file of a watched directory (not what an editor hides there), or the target of a link.
-        path == input.path
-            || holds(&input.path)
-            || match &input.target {
-                Some(target) => is_target(target),
-                // It led nowhere: perhaps to what is being made now.
-                None => input.path.canonicalize().is_ok_and(|target| is_target(&target)),
-            }
-            // Kubernetes switches `..data` beside the file.
-            || (path.parent() == input.path.parent()
-                && path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"..")))
-    })
+    let concerned = |path: &PathBuf| inputs.iter().any(|input| input.concerns(path));
+    writes && (event.need_rescan() || event.paths.iter().any(concerned))
 }
 
 #[cfg(test)]
@@ -200,9 +203,8 @@ mod tests {
         count.iter().count()
     }
 
-    fn is_noticed(inputs: &[&Path], changed: &Path) -> bool {
-        let inputs: Vec<Input> = inputs.iter().map(|path| Input::new(&path.to_path_buf())).collect();
-        concerns(&Ok(Event::new(EventKind::Any).add_path(changed.to_path_buf())), &inputs)
+    fn is_noticed(inputs: &[Input], changed: &Path) -> bool {
+        concerns(&Ok(Event::new(EventKind::Any).add_path(changed.to_path_buf())), inputs)
     }
 
     #[test]
@@ -217,25 +219,48 @@ mod tests {
 
     #[test]
     fn the_switch_of_a_secret_counts_and_a_stranger_does_not() {
-        let policy = Path::new("/etc/p/policy.yaml");
-        assert!(is_noticed(&[policy], policy));
-        assert!(is_noticed(&[policy], Path::new("/etc/p/..data")));
-        assert!(!is_noticed(&[policy], Path::new("/etc/p/access.log")));
+        let inputs = [Input::new(Path::new("/etc/p/policy.yaml"))];
+        for (name, counts) in
+            [("policy.yaml", true), ("..data", true), ("access.log", false), (".policy.yaml.swp", false)]
+        {
+            assert_eq!(is_noticed(&inputs, &Path::new("/etc/p").join(name)), counts, "{name}");
+        }
     }
 
     #[test]
-    fn what_a_link_leads_to_counts_also_when_it_comes_later() {
+    fn every_link_on_the_way_to_a_file_counts() {
         let directory = tempfile::tempdir().expect("a directory");
-        let directory = directory.path().canonicalize().expect("its own path");
-        let [link, target, log] = ["policy.yaml", "policy-2.yaml", "access.log"].map(|name| directory.join(name));
-        std::os::unix::fs::symlink(&target, &link).expect("a link");
+        let root = directory.path().canonicalize().expect("its own path");
+        for name in ["etc", "live", "archive"] {
+            std::fs::create_dir(root.join(name)).expect("a directory");
+        }
+        let [link, live, target] = ["etc/tls.crt", "live/tls.crt", "archive/tls2.crt"].map(|name| root.join(name));
+        std::os::unix::fs::symlink("../live/tls.crt", &link).expect("a link");
+        std::os::unix::fs::symlink(&target, &live).expect("a link");
+        // The last leads to what is yet to come.
         let inputs = [Input::new(&link)];
-        let event = |path: &Path| Ok(Event::new(EventKind::Any).add_path(path.to_path_buf()));
-        assert!(!concerns(&event(&target), &inputs), "there is nothing to read yet");
-        std::fs::write(&target, "rules: []").expect("a file");
-        assert!(concerns(&event(&target), &inputs));
-        assert!(is_noticed(&[&link], &target));
-        assert!(!is_noticed(&[&link], &log));
+        let watched: BTreeSet<PathBuf> = inputs.iter().flat_map(Input::directories).collect();
+        assert!(watched.into_iter().eq(["archive", "etc", "live"].map(|name| root.join(name))));
+        for (place, counts) in [(link, true), (live, true), (target, true), (root.join("archive/tls1.crt"), false)] {
+            assert_eq!(is_noticed(&inputs, &place), counts, "{}", place.display());
+        }
+    }
+
+    #[test]
+    fn a_directory_counts_with_what_is_in_it_by_whatever_name_it_is_reached() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = directory.path().canonicalize().expect("its own path");
+        std::fs::create_dir(root.join("one")).expect("a directory");
+        std::os::unix::fs::symlink("one", root.join("groups.d")).expect("a link");
+        let inputs = [Input::new(&root.join("groups.d"))];
+        for (name, counts) in
+            [("groups.d", true), ("one/a.yaml", true), ("one/.a.yaml.swp", false), ("two/a.yaml", false)]
+        {
+            assert_eq!(is_noticed(&inputs, &root.join(name)), counts, "{name}");
+        }
+        // Links in a circle lead nowhere, and end.
+        std::os::unix::fs::symlink("round", root.join("round")).expect("a link");
+        assert!(is_noticed(&[Input::new(&root.join("round"))], &root.join("round")));
     }
 
     #[test]

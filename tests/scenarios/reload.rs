@@ -87,6 +87,34 @@ fn kubernetes_symlink_swap_is_noticed() {
 }
 
 #[test]
+fn a_link_in_the_middle_of_others_is_noticed_when_it_is_turned() {
+    let upstream = Upstream::start();
+    let builder = gateway().upstream(upstream.url());
+    let directory = |name: &str| {
+        let path = builder.path().join(name);
+        fs::create_dir(&path).expect("writable");
+        path
+    };
+    // As certbot keeps its files: what is configured leads to what is live, and that to one of many.
+    let (live, archive) = (directory("live"), directory("archive"));
+    fs::write(archive.join("policy1.yaml"), ALLOW_ALL).expect("writable");
+    fs::write(archive.join("policy2.yaml"), NOTHING).expect("writable");
+    symlink("../archive/policy1.yaml", live.join("policy.yaml")).expect("writable");
+    symlink("live/policy.yaml", builder.path().join("linked.yaml")).expect("writable");
+    let gateway = builder
+        .configure(|c| {
+            c["policy"] = "linked.yaml".into();
+            c["reload"]["watch"] = true.into();
+        })
+        .start();
+    for (number, status) in [(2, 403), (1, 200), (2, 403)] {
+        fs::remove_file(live.join("policy.yaml")).expect("writable");
+        symlink(format!("../archive/policy{number}.yaml"), live.join("policy.yaml")).expect("writable");
+        wait_for_status(&gateway, status);
+    }
+}
+
+#[test]
 fn sighup_reloads() {
     let upstream = Upstream::start();
     let mut gateway = gateway().upstream(upstream.url()).start();
