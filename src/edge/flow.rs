@@ -20,6 +20,10 @@ pub(super) struct Flow {
     write_pending: AtomicBool,
     /// Bytes that the kernel has taken.
     taken: AtomicU64,
+    /// Flushes may wait for what else is written in the same turn (HTTP/2).
+    gathers: AtomicBool,
+    /// The last flush was put off.
+    unsent: AtomicBool,
     /// The HTTP/2 stream whose head came last, until its request begins; 0 for none.
     headed: AtomicU32,
     /// Bytes that the client may send ahead on all HTTP/2 streams together.
@@ -47,6 +51,8 @@ impl Flow {
             read_pending: AtomicBool::new(false),
             write_pending: AtomicBool::new(false),
             taken: AtomicU64::new(0),
+            gathers: AtomicBool::new(false),
+            unsent: AtomicBool::new(false),
             headed: AtomicU32::new(0),
             window: AtomicU64::new(u64::from(SMALL_WINDOW)),
             streams: Mutex::default(),
@@ -69,6 +75,23 @@ impl Flow {
     /// Bytes that the kernel has taken for the client so far.
     pub(super) fn taken(&self) -> u64 {
         self.taken.load(Ordering::Relaxed)
+    }
+
+    /// From here on flushes may be put off: whoever drives the connection asks for what is unsent when it has had its turn.
+    pub(super) fn gather(&self) {
+        self.gathers.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a flush may wait. If so, it is noted.
+    pub(super) fn put_off(&self) -> bool {
+        let gathers = self.gathers.load(Ordering::Relaxed);
+        self.unsent.store(gathers, Ordering::Relaxed);
+        gathers
+    }
+
+    /// Whether the last flush was put off, and nobody has asked since.
+    pub(super) fn take_unsent(&self) -> bool {
+        self.unsent.swap(false, Ordering::Relaxed)
     }
 
     /// The HTTP/2 connection's window was enlarged.
@@ -284,6 +307,15 @@ mod tests {
         assert!(flow.streams().is_empty());
         let unknown = flow.begin();
         assert!(unknown.awaits_sending() && !unknown.awaits_taking(), "without a stream nobody is excused");
+    }
+
+    #[test]
+    fn a_flush_waits_only_where_somebody_asks_for_it() {
+        let flow = Flow::new(true);
+        assert!(!flow.put_off() && !flow.take_unsent());
+        flow.gather();
+        assert!(flow.put_off());
+        assert!(flow.take_unsent() && !flow.take_unsent());
     }
 
     #[test]

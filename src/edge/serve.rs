@@ -1,5 +1,7 @@
 //! HTTP on an accepted connection, request by request, until a reason comes to end it.
 
+use std::future::{Future as _, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,7 +16,7 @@ use tokio::time::{sleep, timeout};
 
 use super::App;
 use super::connection::Connection;
-use super::flow::SMALL_WINDOW;
+use super::flow::{Flow, SMALL_WINDOW};
 use super::frames::PREFACE;
 use super::progress::{Stall, watched};
 use super::stream::EdgeStream;
@@ -169,6 +171,7 @@ impl<'a> Http2<'a> {
     async fn run(mut self) -> EndReason {
         let mut draining = self.serving.draining.clone();
         let mut leaving = false;
+        self.connection.flow.gather();
         loop {
             let idle_until = self.idle_since + self.patience(leaving);
             tokio::select! {
@@ -186,7 +189,7 @@ impl<'a> Http2<'a> {
                     self.idle_since = Instant::now();
                     self.h2.graceful_shutdown();
                 }
-                accepted = H2Session::from_h2_conn(&mut self.h2, self.digest.clone()) => match accepted {
+                accepted = accept(&mut self.h2, &self.digest, &self.connection.flow) => match accepted {
                     Ok(Some(H2Accept::Session(session))) => self.begin(session),
                     Ok(Some(H2Accept::Rejected)) => {
                         self.malformed += 1;
@@ -267,9 +270,24 @@ impl<'a> Http2<'a> {
     /// Drives the connection to its end. A client that doesn't answer is left to itself.
     async fn flush(&mut self) {
         let flush =
-            async { while let Ok(Some(_)) = H2Session::from_h2_conn(&mut self.h2, self.digest.clone()).await {} };
+            async { while let Ok(Some(_)) = accept(&mut self.h2, &self.digest, &self.connection.flow).await {} };
         let _ = timeout(GOODBYE, flush).await;
     }
+}
+
+/// Drives an HTTP/2 connection until it has a request, and sends what was put off in each turn.
+async fn accept(h2: &mut H2, digest: &Arc<Digest>, flow: &Flow) -> pingora::Result<Option<H2Accept>> {
+    let mut accepting = pin!(H2Session::from_h2_conn(h2, digest.clone()));
+    poll_fn(|cx| {
+        loop {
+            let outcome = accepting.as_mut().poll(cx);
+            // A second look has nothing more to write, most often, and flushes once more.
+            if outcome.is_ready() || !flow.take_unsent() {
+                return outcome;
+            }
+        }
+    })
+    .await
 }
 
 /// What it means when the library gives a connection up.

@@ -1,6 +1,6 @@
 //! The stream that pingora's HTTP layers own while they work: TLS on our socket, with the connection attached.
 
-use std::io;
+use std::io::{self, IoSlice, Write as _};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -42,6 +42,8 @@ pub(super) struct EdgeStream {
     frames: Option<Box<Frames>>,
     /// The last byte that the HTTP/2 library got was the last of a head.
     behind_head: bool,
+    /// Something was written since the last flush.
+    written: bool,
     id: UniqueIDType,
 }
 
@@ -71,6 +73,7 @@ impl EdgeStream {
             head_timeout: limits.request_head_timeout,
             frames,
             behind_head: false,
+            written: false,
             id,
         })
     }
@@ -273,6 +276,7 @@ impl AsyncWrite for EdgeStream {
         let this = &mut *self;
         let outcome = Pin::new(&mut this.tls).poll_write(cx, data);
         this.note_write(&outcome);
+        this.written = true;
         if let (Poll::Ready(Ok(n)), Some(frames)) = (&outcome, &mut this.frames) {
             let flow = &this.connection.flow;
             let sent = data.get(..*n).unwrap_or_default();
@@ -283,7 +287,37 @@ impl AsyncWrite for EdgeStream {
         outcome
     }
 
+    /// Small frames and their heads go into one record.
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        const SMALL: usize = 4 * 1024;
+        let mut gathered = [0; SMALL];
+        let mut free = &mut gathered[..];
+        for piece in pieces {
+            if free.write_all(piece).is_err() {
+                // Copying more costs as much as another record.
+                let first = pieces.iter().find(|piece| !piece.is_empty());
+                return self.poll_write(cx, first.map_or(&[], |piece| piece));
+            }
+        }
+        let length = SMALL - free.len();
+        self.poll_write(cx, gathered.get(..length).unwrap_or_default())
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.frames.is_some()
+    }
+
+    /// The HTTP/2 library flushes behind each frame of a body, and again when it has no more to write: only that sends what
+    /// the answers of a turn have in common.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if std::mem::take(&mut self.written) && self.connection.flow.put_off() {
+            return Poll::Ready(Ok(()));
+        }
+        self.connection.flow.take_unsent();
         let outcome = Pin::new(&mut self.tls).poll_flush(cx);
         self.note_write(&outcome);
         outcome
