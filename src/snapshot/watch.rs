@@ -24,8 +24,10 @@ pub struct Watcher {
 
 /// A file or directory whose changes count.
 struct Input {
-    /// Its path as it was configured, without links on the way to its directory, then what it leads to if it is a link, and
-    /// so on. Looked up when watching began: where a link is turned elsewhere is an event of its own.
+    /// Its path, and every link on the way to what it leads to: among the directories above it, itself, what it leads to, and
+    /// so on. Of what isn't there yet, the first directory that is missing. Looked up when watching began: any of these
+    /// being turned elsewhere, made or removed is an event. Without links above each: what is watched is an inode, which has
+    /// one name for all who watch it.
     places: Vec<PathBuf>,
 }
 
@@ -83,9 +85,11 @@ impl Watcher {
             // It may have been removed together with its watch.
             let _ = self.inner.unwatch(gone);
         }
-        for new in wanted.difference(&self.watched) {
-            if let Err(e) = self.inner.watch(new, RecursiveMode::NonRecursive) {
-                log::warn!("{} can't be watched: {e}; changes in it need SIGHUP or POST /-/reload", new.display());
+        // Those that were watched before, too: a directory that was replaced is another one, and has no watch.
+        for directory in &wanted {
+            if let Err(e) = self.inner.watch(directory, RecursiveMode::NonRecursive) {
+                let directory = directory.display();
+                log::warn!("{directory} can't be watched: {e}; changes in it need SIGHUP or POST /-/reload");
             }
         }
         self.watched = wanted;
@@ -97,23 +101,15 @@ const MOST_LINKS: usize = 40;
 
 impl Input {
     fn new(path: &Path) -> Self {
-        let mut places = vec![path.to_path_buf()];
-        let mut next = Some(path.to_path_buf());
-        while let Some(place) = next.take().and_then(|path| without_links_above(&path)) {
-            if places.len() <= MOST_LINKS {
-                next = std::fs::read_link(&place).ok().and_then(|target| Some(place.parent()?.join(target)));
-            }
-            places.push(place);
-        }
-        places.dedup();
+        let (mut links, mut places) = (MOST_LINKS, Vec::new());
+        trace(path, Way::Itself, &mut links, &mut places);
         Input { places }
     }
 
     /// Where changes of it show: the directories of all its places, and itself if it is one.
     fn directories(&self) -> impl Iterator<Item = PathBuf> {
         let parents = self.places.iter().filter_map(|place| place.parent()).map(Path::to_path_buf);
-        // Not by a link that leads to it: that may lead elsewhere tomorrow, and what is watched is an inode.
-        let itself = self.places.last().filter(|last| std::fs::metadata(last).is_ok_and(|metadata| metadata.is_dir()));
+        let itself = self.places.last().filter(|last| is_directory(last));
         parents.chain(itself.cloned())
     }
 
@@ -124,11 +120,56 @@ impl Input {
         let switched = name.starts_with(b"..");
         // What an editor hides in a watched directory isn't read from there.
         let hidden = name.starts_with(b".") && !switched;
-        let parent = path.parent();
-        self.places
-            .iter()
-            .any(|place| place == path || (!hidden && parent == Some(place)) || (switched && parent == place.parent()))
+        let directory = path.parent();
+        self.places.iter().any(|place| {
+            // The directory that it is in may be what was made or removed.
+            let around = place.parent();
+            place == path
+                || around == Some(path)
+                || (!hidden && directory == Some(place))
+                || (switched && directory == around)
+        })
     }
+}
+
+/// What a path is to an input.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// The input's own.
+    Itself,
+    /// A directory above it, of which the links count and not what else is in it.
+    Above,
+}
+
+/// Finds the places on the way to what `path` leads to, over as many more `links`.
+fn trace(path: &Path, way: Way, links: &mut usize, places: &mut Vec<PathBuf>) {
+    let mut next = Some(path.to_path_buf());
+    while let Some(path) = next.take() {
+        for above in path.ancestors().skip(1).filter(|above| above.is_symlink()) {
+            if let Some(left) = links.checked_sub(1) {
+                *links = left;
+                trace(above, Way::Above, links, places);
+            }
+        }
+        let Some(place) = path.ancestors().find_map(without_links_above) else { return };
+        if places.contains(&place) {
+            return;
+        }
+        let target = std::fs::read_link(&place).ok();
+        let is_end = target.is_none() && is_directory(&place);
+        if let (Some(target), Some(left)) = (target, links.checked_sub(1)) {
+            *links = left;
+            next = place.parent().map(|parent| parent.join(target));
+        }
+        if !(is_end && way == Way::Above) {
+            places.push(place);
+        }
+    }
+}
+
+fn is_directory(path: &Path) -> bool {
+    // What can't be looked at can't be watched either, and says so there.
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.is_dir())
 }
 
 /// The path with its directory resolved, but not itself. `None` if there is no such directory.
@@ -217,50 +258,78 @@ mod tests {
         assert_eq!(count, 1);
     }
 
+    /// A directory of its own, by its own name.
+    fn root() -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = directory.path().canonicalize().expect("its own path");
+        (directory, root)
+    }
+
+    fn make(root: &Path, directories: &[&str], links: &[(&str, &str)]) {
+        for name in directories {
+            std::fs::create_dir(root.join(name)).expect("a directory");
+        }
+        for (link, target) in links {
+            std::os::unix::fs::symlink(target, root.join(link)).expect("a link");
+        }
+    }
+
+    fn assert_noticed(root: &Path, input: &str, noticed: &[&str], not: &[&str]) {
+        let inputs = [Input::new(&root.join(input))];
+        for (names, counts) in [(noticed, true), (not, false)] {
+            for name in names {
+                assert_eq!(is_noticed(&inputs, &root.join(name)), counts, "{name}: {:?}", inputs[0].places);
+            }
+        }
+        let watched: BTreeSet<PathBuf> = inputs.iter().flat_map(Input::directories).collect();
+        for name in noticed {
+            let place = root.join(name);
+            assert!(place.parent().is_some_and(|parent| watched.contains(parent)), "{name} in {watched:?}");
+        }
+    }
+
     #[test]
     fn the_switch_of_a_secret_counts_and_a_stranger_does_not() {
-        let inputs = [Input::new(Path::new("/etc/p/policy.yaml"))];
-        for (name, counts) in
-            [("policy.yaml", true), ("..data", true), ("access.log", false), (".policy.yaml.swp", false)]
-        {
-            assert_eq!(is_noticed(&inputs, &Path::new("/etc/p").join(name)), counts, "{name}");
-        }
+        let (_directory, root) = root();
+        let noticed = ["policy.yaml", "..data"];
+        assert_noticed(&root, "policy.yaml", &noticed, &["access.log", ".policy.yaml.swp", "policy.yaml/x/y"]);
     }
 
     #[test]
     fn every_link_on_the_way_to_a_file_counts() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let root = directory.path().canonicalize().expect("its own path");
-        for name in ["etc", "live", "archive"] {
-            std::fs::create_dir(root.join(name)).expect("a directory");
-        }
-        let [link, live, target] = ["etc/tls.crt", "live/tls.crt", "archive/tls2.crt"].map(|name| root.join(name));
-        std::os::unix::fs::symlink("../live/tls.crt", &link).expect("a link");
-        std::os::unix::fs::symlink(&target, &live).expect("a link");
+        let (_directory, root) = root();
+        let links = [("etc/tls.crt", "../live/tls.crt"), ("live/tls.crt", "../archive/tls2.crt")];
+        make(&root, &["etc", "live", "archive"], &links);
         // The last leads to what is yet to come.
-        let inputs = [Input::new(&link)];
-        let watched: BTreeSet<PathBuf> = inputs.iter().flat_map(Input::directories).collect();
-        assert!(watched.into_iter().eq(["archive", "etc", "live"].map(|name| root.join(name))));
-        for (place, counts) in [(link, true), (live, true), (target, true), (root.join("archive/tls1.crt"), false)] {
-            assert_eq!(is_noticed(&inputs, &place), counts, "{}", place.display());
-        }
+        let noticed = ["etc/tls.crt", "live/tls.crt", "archive/tls2.crt"];
+        assert_noticed(&root, "etc/tls.crt", &noticed, &["archive/tls1.crt", "live/tls.key"]);
+    }
+
+    #[test]
+    fn a_link_among_the_directories_counts_and_what_else_is_behind_it_does_not() {
+        let (_directory, root) = root();
+        make(&root, &["rel1", "rel2"], &[("stable", "rel1"), ("current", "stable")]);
+        let noticed = ["current", "stable", "rel1/policy.yaml"];
+        assert_noticed(&root, "current/policy.yaml", &noticed, &["rel2/policy.yaml", "rel1/access.log"]);
+    }
+
+    #[test]
+    fn what_is_missing_counts_when_it_is_made() {
+        let (_directory, root) = root();
+        make(&root, &[], &[("dangling", "nowhere")]);
+        assert_noticed(&root, "lists/new/ca.crl", &["lists"], &["other"]);
+        assert_noticed(&root, "dangling/ca.crl", &["dangling", "nowhere"], &["other"]);
     }
 
     #[test]
     fn a_directory_counts_with_what_is_in_it_by_whatever_name_it_is_reached() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let root = directory.path().canonicalize().expect("its own path");
-        std::fs::create_dir(root.join("one")).expect("a directory");
-        std::os::unix::fs::symlink("one", root.join("groups.d")).expect("a link");
-        let inputs = [Input::new(&root.join("groups.d"))];
-        for (name, counts) in
-            [("groups.d", true), ("one/a.yaml", true), ("one/.a.yaml.swp", false), ("two/a.yaml", false)]
-        {
-            assert_eq!(is_noticed(&inputs, &root.join(name)), counts, "{name}");
-        }
+        let (_directory, root) = root();
+        make(&root, &["one"], &[("groups.d", "one"), ("round", "round")]);
+        assert_noticed(&root, "groups.d", &["groups.d", "one", "one/a.yaml"], &["one/.a.yaml.swp", "two/a.yaml"]);
+        assert_noticed(&root, "one/../groups.d", &["groups.d", "one/a.yaml"], &[]);
         // Links in a circle lead nowhere, and end.
-        std::os::unix::fs::symlink("round", root.join("round")).expect("a link");
-        assert!(is_noticed(&[Input::new(&root.join("round"))], &root.join("round")));
+        assert_noticed(&root, "round", &["round"], &[]);
+        assert_noticed(&root, "round/x", &["round"], &[]);
     }
 
     #[test]
