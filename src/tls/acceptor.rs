@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use super::known::KnownClients;
 use super::lib::error::ErrorStack;
 use super::lib::pkey::Id;
 use super::lib::ssl::{
     AlpnError, SslContext, SslContextBuilder, SslMethod, SslOptions, SslSessionCacheMode, SslVerifyMode, SslVersion,
     select_next_proto,
 };
-use super::verify::Verifier;
+use super::verify::{Judging, Verifier};
 use super::{ServerCertificate, TicketKeys, TrustBundle, backend};
 use crate::identity::{LeafRules, NameOrder};
 use crate::revocation;
@@ -77,7 +76,7 @@ const HANDSHAKE_BYTES: usize = 64 * 1024;
 pub struct Acceptor {
     pub(super) context: SslContext,
     pub(super) verifier: Arc<Verifier>,
-    pub(super) revocation: revocation::Index,
+    pub(super) judging: Judging,
     demands: [u8; 32],
     handshake_bytes: usize,
     table: Arc<SniTable>,
@@ -101,7 +100,6 @@ impl Acceptor {
             rules: settings.rules.clone(),
             names: settings.names.clone(),
             keep_certificates: settings.keep_certificates,
-            known: KnownClients::default(),
         });
         let demands = demands(settings);
         let session_context = session_context(settings, &demands);
@@ -113,7 +111,7 @@ impl Acceptor {
         Ok(Acceptor {
             context: base.build(),
             verifier,
-            revocation: settings.revocation.clone(),
+            judging: Judging { revocation: settings.revocation.clone(), known: Arc::default() },
             demands,
             handshake_bytes: settings.max_client_chain.saturating_add(HANDSHAKE_BYTES),
             table,

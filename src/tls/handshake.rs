@@ -61,7 +61,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let internal = |what: &str| HandshakeFailure { result: HandshakeResult::Internal, detail: what.to_owned() };
-    let slot = Arc::new(Slot::new(&acceptor.revocation));
+    let slot = Arc::new(Slot::new(&acceptor.judging));
     let index = slot_index().ok_or_else(|| internal("no memory for the TLS library"))?;
     let mut ssl = Ssl::new(&acceptor.context).map_err(|e| internal(&e.to_string()))?;
     ssl.set_ex_data(index, slot.clone());
@@ -92,14 +92,14 @@ fn identify(acceptor: &Acceptor, slot: &Slot, ssl: &SslRef) -> Result<(Verified,
     if !ssl.session_reused() {
         let verified = judged.unwrap_or_else(|| Err(malformed()))?;
         // Only now has the client proven that the certificate is its own: strangers' must not push others out.
-        acceptor.verifier.known.insert(&verified);
+        acceptor.judging.known.insert(&verified);
         return Ok((verified, false));
     }
     // The chain is not verified again in a resumed handshake. The ticket proves that this trust accepted this leaf;
     // what may have changed since is asked again.
     let leaf = ssl.peer_certificate().ok_or_else(malformed)?;
     let der = leaf.to_der().map_err(|_| malformed())?;
-    let known = &acceptor.verifier.known;
+    let known = &acceptor.judging.known;
     let verified = match known.resumable(&Sha256::digest(&der).into()) {
         Some(verified) => verified,
         None => {
@@ -110,7 +110,7 @@ fn identify(acceptor: &Acceptor, slot: &Slot, ssl: &SslRef) -> Result<(Verified,
     };
     let now = unix_now();
     check_validity(&verified.identity, now)?;
-    acceptor.revocation.check(&verified.identity.path, now).map_err(Refused::Revocation)?;
+    acceptor.judging.revocation.check(&verified.identity.path, now).map_err(Refused::Revocation)?;
     Ok((verified, true))
 }
 
@@ -136,7 +136,7 @@ fn verify_again(acceptor: &Acceptor, ssl: &SslRef, leaf: &X509) -> Result<Verifi
     let store = ssl.ssl_context().cert_store();
     let judged = context.init(store, leaf, &none, |context| {
         if context.verify_cert()? {
-            return Ok(acceptor.verifier.judge(context, &acceptor.revocation));
+            return Ok(acceptor.verifier.judge(context, &acceptor.judging));
         }
         let (code, text) = backend::verify_outcome(context);
         Ok(Err(Refused::Chain { code, text, depth: context.error_depth() }))

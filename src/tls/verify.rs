@@ -91,16 +91,17 @@ impl ClientCertificates {
 
 /// The slot a connection carries through its handshake; the callbacks have no other way to hand something in or out.
 ///
-/// The lists in force come by it rather than with the context of the library: that one lives as long as the last
-/// connection made with it, and would keep the lists of every generation of which a connection is still open.
+/// The lists in force, and the clients that are known, come by it rather than with the context of the library: that one
+/// lives as long as the last connection made with it, and would keep those of every generation of which a connection is
+/// still open.
 pub(super) struct Slot {
-    revocation: Mutex<Option<revocation::Index>>,
+    judging: Mutex<Option<Judging>>,
     outcome: Mutex<Option<Result<Verified, Refused>>>,
 }
 
 impl Slot {
-    pub(super) fn new(revocation: &revocation::Index) -> Self {
-        Self { revocation: Mutex::new(Some(revocation.clone())), outcome: Mutex::default() }
+    pub(super) fn new(judging: &Judging) -> Self {
+        Self { judging: Mutex::new(Some(judging.clone())), outcome: Mutex::default() }
     }
 
     fn set(&self, outcome: Result<Verified, Refused>) {
@@ -109,15 +110,15 @@ impl Slot {
         }
     }
 
-    /// The lists to judge by; `None` when the handshake is over.
-    fn revocation(&self) -> Option<revocation::Index> {
-        self.revocation.lock().ok()?.clone()
+    /// What to judge with; `None` when the handshake is over.
+    fn judging(&self) -> Option<Judging> {
+        self.judging.lock().ok()?.clone()
     }
 
     /// Ends the handshake: nobody is judged by this slot any more.
     pub(super) fn take(&self) -> Option<Result<Verified, Refused>> {
-        if let Ok(mut lists) = self.revocation.lock() {
-            *lists = None;
+        if let Ok(mut judging) = self.judging.lock() {
+            *judging = None;
         }
         self.outcome.lock().ok().and_then(|mut slot| slot.take())
     }
@@ -140,8 +141,15 @@ pub(super) struct Verifier {
     pub(super) rules: LeafRules,
     pub(super) names: NameOrder,
     pub(super) keep_certificates: bool,
-    /// Clients that this verifier has read before.
-    pub(super) known: KnownClients,
+}
+
+/// What a client is judged with beside the verifier's rules.
+#[derive(Clone)]
+pub(super) struct Judging {
+    /// The lists in force.
+    pub(super) revocation: revocation::Index,
+    /// Clients that were read before under the same rules.
+    pub(super) known: Arc<KnownClients>,
 }
 
 impl Verifier {
@@ -157,8 +165,8 @@ impl Verifier {
         if context.error_depth() != 0 {
             return true;
         }
-        let outcome = match slot.revocation() {
-            Some(revocation) => self.judge(context, &revocation),
+        let outcome = match slot.judging() {
+            Some(judging) => self.judge(context, &judging),
             None => Err(Refused::malformed("a certificate after the handshake")),
         };
         let accepted = outcome.is_ok();
@@ -170,21 +178,17 @@ impl Verifier {
     }
 
     /// Reads the verified path out of `context` and judges it.
-    pub(super) fn judge(
-        &self,
-        context: &X509StoreContextRef,
-        revocation: &revocation::Index,
-    ) -> Result<Verified, Refused> {
+    pub(super) fn judge(&self, context: &X509StoreContextRef, judging: &Judging) -> Result<Verified, Refused> {
         let chain = context.chain().into_iter().flatten();
         let path: Result<Vec<Vec<u8>>, _> = chain.map(X509Ref::to_der).collect();
         let path = path.map_err(|e| Refused::malformed(&e.to_string()))?;
         let ders: Vec<&[u8]> = path.iter().map(Vec::as_slice).collect();
         let fingerprints: Vec<[u8; 32]> = ders.iter().map(|der| Sha256::digest(der).into()).collect();
-        let verified = match self.known.by_path(&fingerprints) {
+        let verified = match judging.known.by_path(&fingerprints) {
             Some(verified) => verified,
             None => self.read(&ders)?,
         };
-        revocation.check(&verified.identity.path, unix_now()).map_err(Refused::Revocation)?;
+        judging.revocation.check(&verified.identity.path, unix_now()).map_err(Refused::Revocation)?;
         Ok(verified)
     }
 
