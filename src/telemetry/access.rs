@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::layout::access_line;
 use super::metrics::Metrics;
-use super::queue::{Lines, Queue, Sink};
+use super::queue::{LONGEST_PAUSE, Lines, Queue, Sink};
 use super::record::AccessRecord;
 use crate::config::LogTarget;
 
@@ -94,6 +94,7 @@ struct Records {
 
 impl Lines for Records {
     type Item = Arc<AccessRecord>;
+    const LONGEST_PAUSE: Duration = LONGEST_PAUSE;
 
     fn append(&mut self, batch: &mut Vec<u8>, record: Arc<AccessRecord>) -> bool {
         access_line(batch, &record).is_ok()

@@ -11,8 +11,8 @@ use super::metrics::Drops;
 /// call.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 
-/// And at most: the queue has to hold what comes meanwhile, even if it begins to come a hundred times as fast.
-const LONGEST_PAUSE: Duration = Duration::from_millis(40);
+/// And at most, of a log that nobody waits for, if the queue holds enough: see [`longest_pause`].
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(40);
 
 /// How many items a pause is to gather: fewer would be woken for too often, and more would leave the processor's cache
 /// before they are written.
@@ -28,6 +28,9 @@ pub(super) type Sink = Box<dyn Write + Send>;
 pub(super) trait Lines: Send + 'static {
     /// What is handed over.
     type Item: Send + 'static;
+
+    /// How long the writer may sleep while little comes.
+    const LONGEST_PAUSE: Duration = SHORTEST_PAUSE;
 
     /// Appends the item as one whole line. `false`, and nothing appended, if there is no text for it.
     fn append(&mut self, batch: &mut Vec<u8>, item: Self::Item) -> bool;
@@ -65,21 +68,23 @@ impl<T: Send + 'static> Queue<T> {
     /// # Errors
     ///
     /// Fails if no thread can be started.
-    pub(super) fn start(
+    pub(super) fn start<L: Lines<Item = T>>(
         name: &str,
         bound: usize,
         sink: Sink,
         drops: Drops,
-        lines: impl Lines<Item = T>,
+        lines: L,
     ) -> io::Result<Self> {
         let (sender, receiver) = mpsc::sync_channel(bound.max(1));
         let writer = Writer {
+            longest_pause: longest_pause(bound).min(L::LONGEST_PAUSE),
             lines,
             sink,
             told: drops.total(),
             drops: drops.clone(),
             batch: Vec::new(),
             items: 0,
+            gathered: 0,
             failing: false,
         };
         thread::Builder::new().name(name.to_owned()).spawn(move || writer.run(&receiver))?;
@@ -111,14 +116,21 @@ impl<T: Send + 'static> Queue<T> {
     }
 }
 
-/// How long to sleep if as many items come as came during the last pause.
-fn next_pause(last: Duration, items: u64) -> Duration {
+/// How long a writer may sleep beside a queue of this `bound`: two hundred thousand items a second find room.
+fn longest_pause(bound: usize) -> Duration {
+    let filled = Duration::from_micros(5).saturating_mul(u32::try_from(bound).unwrap_or(u32::MAX));
+    filled.clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+}
+
+/// How long to sleep, at most `longest`, if as many items come as came during the last pause.
+fn next_pause(last: Duration, items: u64, longest: Duration) -> Duration {
     let items = u32::try_from(items).unwrap_or(u32::MAX).max(1);
-    (last * GATHERED / items).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+    (last * GATHERED / items).clamp(SHORTEST_PAUSE, longest)
 }
 
 /// The thread's side of the queue.
 struct Writer<L> {
+    longest_pause: Duration,
     lines: L,
     sink: Sink,
     drops: Drops,
@@ -127,6 +139,8 @@ struct Writer<L> {
     batch: Vec<u8>,
     /// How many items the batch holds.
     items: u64,
+    /// How many have come since the last pause.
+    gathered: u64,
     /// Whether the last batch could not be written, and may have left half a line.
     failing: bool,
 }
@@ -141,8 +155,8 @@ impl<L: Lines> Writer<L> {
                 match queue.try_recv() {
                     Ok(message) => self.take(message),
                     Err(TryRecvError::Empty) if self.items > 0 => {
-                        pause = next_pause(pause, self.items);
                         self.write_batch();
+                        pause = next_pause(pause, std::mem::take(&mut self.gathered), self.longest_pause);
                         thread::sleep(pause);
                     }
                     Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
@@ -155,6 +169,7 @@ impl<L: Lines> Writer<L> {
     fn take(&mut self, message: Message<L::Item>) {
         match message {
             Message::Item(item) => {
+                self.gathered += 1;
                 if self.lines.append(&mut self.batch, item) {
                     self.items += 1;
                 } else {
@@ -226,11 +241,19 @@ mod tests {
     #[test]
     fn a_pause_gathers_a_batch_within_its_bounds() {
         let ms = Duration::from_millis;
-        assert_eq!(next_pause(ms(10), 32), ms(20), "3,200 a second");
-        assert_eq!(next_pause(ms(20), 64), ms(20), "the same");
-        assert_eq!(next_pause(ms(40), 10_000), SHORTEST_PAUSE);
-        assert_eq!(next_pause(ms(40), u64::MAX), SHORTEST_PAUSE);
-        assert_eq!(next_pause(ms(10), 1), LONGEST_PAUSE);
-        assert_eq!(next_pause(ms(10), 0), LONGEST_PAUSE);
+        let next = |last, items| next_pause(ms(last), items, LONGEST_PAUSE);
+        assert_eq!(next(10, 32), ms(20), "3,200 a second");
+        assert_eq!(next(20, 64), ms(20), "the same");
+        assert_eq!(next(40, 10_000), SHORTEST_PAUSE);
+        assert_eq!(next(40, u64::MAX), SHORTEST_PAUSE);
+        assert_eq!(next(10, 1), LONGEST_PAUSE);
+        assert_eq!(next(10, 0), LONGEST_PAUSE);
+    }
+
+    #[test]
+    fn beside_a_short_queue_the_pause_is_short() {
+        assert_eq!(longest_pause(1), SHORTEST_PAUSE);
+        assert_eq!(longest_pause(4096), Duration::from_micros(20_480));
+        assert_eq!(longest_pause(usize::MAX), LONGEST_PAUSE);
     }
 }
