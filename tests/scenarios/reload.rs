@@ -115,6 +115,41 @@ fn a_link_in_the_middle_of_others_is_noticed_when_it_is_turned() {
 }
 
 #[test]
+fn a_directory_of_lists_that_is_replaced_is_watched_again() {
+    let upstream = Upstream::start();
+    let builder = gateway().upstream(upstream.url());
+    let lists = builder.path().join("crls");
+    let publish = |number: u32, list: String| {
+        let next = lists.with_extension(format!("{number}"));
+        fs::create_dir(&next).expect("writable");
+        fs::write(next.join("ca.crl"), list).expect("writable");
+        if lists.try_exists().expect("readable") {
+            fs::remove_dir_all(&lists).expect("writable");
+        }
+        fs::rename(next, &lists).expect("writable");
+    };
+    let victim = builder.client_ca.issue(&pki::client("victim"));
+    publish(1, builder.client_ca.crl().pem());
+    let gateway = builder
+        .configure(|c| {
+            c["revocation"]["crls"] = json!([{ "directory": "crls/" }]);
+            c["reload"]["watch"] = true.into();
+        })
+        .start();
+    let mut client = gateway.h1_as(&victim);
+    assert_eq!(client.get("/v2/").status, 200);
+    publish(2, gateway.client_ca.crl().number(2).pem());
+    gateway.wait_for_metric("portcullis_config_generation", &[], |n| n >= 2.0);
+    // Within the new one, and then with another in its place.
+    let third = gateway.client_ca.crl().number(3).pem();
+    fs::write(lists.join("ca.new"), third).expect("writable");
+    fs::rename(lists.join("ca.new"), lists.join("ca.crl")).expect("writable");
+    gateway.wait_for_metric("portcullis_config_generation", &[], |n| n >= 3.0);
+    publish(4, gateway.client_ca.crl().number(4).revoke(&victim.certificate).pem());
+    assert!(client.is_closed_within(Duration::from_secs(5)), "the revocation wasn't noticed");
+}
+
+#[test]
 fn sighup_reloads() {
     let upstream = Upstream::start();
     let mut gateway = gateway().upstream(upstream.url()).start();
