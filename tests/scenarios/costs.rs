@@ -113,8 +113,9 @@ fn a_small_request() {
     assert!(cost.allocations <= ALLOCATIONS_OF_A_REQUEST, "{cost:?}");
 }
 
-const INSTRUCTIONS_OF_A_REQUEST: u64 = 182_000;
-const ALLOCATIONS_OF_A_REQUEST: u64 = 119;
+/// OpenSSL needs a tenth more than BoringSSL: 179,500 and 117 were counted with it.
+const INSTRUCTIONS_OF_A_REQUEST: u64 = 190_000;
+const ALLOCATIONS_OF_A_REQUEST: u64 = 120;
 
 /// Which part a child process runs, and how often.
 const PART: &str = "PORTCULLIS_TEST_PART";
