@@ -297,8 +297,9 @@ fn a_list_that_has_run_out_is_no_reason_to_decline() {
         c["revocation"]["clock_skew"] = "0s".into();
     });
     let mut gateway = builder.start();
-    lists.answer(|_| Answer::new(503));
     let served = || H1::connect(&gateway.tls()).map(|mut client| client.request("GET", "/v2/", &[], b"").is_ok());
+    wait_until("the list is in force", || served().unwrap_or(false));
+    lists.answer(|_| Answer::new(503));
     wait_until("the list runs out", || !served().unwrap_or(false));
     let _heir = upgraded(&gateway);
     assert_left(&mut gateway);
