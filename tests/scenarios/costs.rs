@@ -4,7 +4,7 @@
 //! The figures are those of the tests' build, which is barely optimized; a release build needs a fraction. They are bounds,
 //! a tenth above what was counted. Who makes something cheaper lowers them.
 
-use crate::support::gateway::gateway;
+use crate::support::gateway::{Gateway, gateway};
 use crate::support::upstream::{Answer, Upstream};
 use crate::support::{process, skip};
 use portcullis::config::policy::PolicyFile;
@@ -14,6 +14,7 @@ use portcullis::policy::{Facts, Policy, compile, suite};
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::path::Path;
+use std::sync::Barrier;
 use std::time::Duration;
 
 /// valgrind is some fifty times slower than the machine, and the machine may have other work.
@@ -31,6 +32,31 @@ const ALLOCATING: [&str; 8] = [
     "mi_realloc_aligned",
 ];
 
+fn read(file: &Path) -> String {
+    std::fs::read_to_string(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
+}
+
+/// How often callgrind saw one of these functions called.
+fn calls(text: &str, functions: &[&str]) -> u64 {
+    let mut names = HashMap::new();
+    let (mut called, mut calls) = (None, 0);
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix("fn=").or(line.strip_prefix("cfn=")) {
+            // A name is written out once, behind its number.
+            let (id, name) = name.split_once(')').expect("callgrind compresses names");
+            if !name.is_empty() {
+                names.insert(id, name.trim().split(['\'', '@']).next().unwrap_or_default());
+            }
+            called = line.starts_with('c').then_some(id);
+        } else if let Some(count) = line.strip_prefix("calls=")
+            && called.and_then(|id| names.get(id)).is_some_and(|name| functions.contains(name))
+        {
+            calls += count.split(' ').next().and_then(|n| n.parse::<u64>().ok()).expect("a number of calls");
+        }
+    }
+    calls
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Cost {
     instructions: u64,
@@ -40,26 +66,13 @@ struct Cost {
 impl Cost {
     /// Reads what callgrind wrote (valgrind manual, "Callgrind Format Specification").
     fn read(file: &Path) -> Self {
-        let text = std::fs::read_to_string(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        Self::of(&read(file))
+    }
+
+    fn of(text: &str) -> Self {
         let total = text.lines().find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")));
-        let mut names = HashMap::new();
-        let (mut called, mut allocations) = (None, 0);
-        for line in text.lines() {
-            if let Some(name) = line.strip_prefix("fn=").or(line.strip_prefix("cfn=")) {
-                // A name is written out once, behind its number.
-                let (id, name) = name.split_once(')').expect("callgrind compresses names");
-                if !name.is_empty() {
-                    names.insert(id, name.trim().split(['\'', '@']).next().unwrap_or_default());
-                }
-                called = line.starts_with('c').then_some(id);
-            } else if let Some(calls) = line.strip_prefix("calls=")
-                && called.and_then(|id| names.get(id)).is_some_and(|name| ALLOCATING.contains(name))
-            {
-                allocations += calls.split(' ').next().and_then(|n| n.parse::<u64>().ok()).expect("a number of calls");
-            }
-        }
         let instructions = total.and_then(|total| total.trim().parse().ok()).expect("callgrind writes a total");
-        Self { instructions, allocations }
+        Self { instructions, allocations: calls(text, &ALLOCATING) }
     }
 
     /// What each of `times` costs, by two counts of which the second holds so many more.
@@ -71,13 +84,16 @@ impl Cost {
     }
 }
 
-/// What a gateway that serves `requests` on one connection costs from start to stop.
-fn serving(requests: u64) -> Cost {
-    let upstream = Upstream::start();
-    upstream.answer(|_| {
-        let head = Answer::new(200).header("Content-Type", "application/vnd.oci.image.manifest.v1+json");
-        head.header("Docker-Content-Digest", crate::DIGEST).body(&[b'm'; 1500])
-    });
+/// What the upstream answers, in all that is counted here.
+fn manifest() -> Answer {
+    let head = Answer::new(200).header("Content-Type", "application/vnd.oci.image.manifest.v1+json");
+    head.header("Docker-Content-Digest", crate::DIGEST).body(&[b'm'; 1500])
+}
+
+const MANIFEST: &str = "/v2/team/app/manifests/v1";
+
+/// What callgrind writes of a gateway before `upstream` that does this `work` between its start and its stop.
+fn counted(upstream: &Upstream, work: impl FnOnce(&Gateway)) -> String {
     let builder = gateway().upstream(upstream.url());
     let list = builder.client_ca.crl().pem();
     let counts = builder.path().join("counts");
@@ -88,15 +104,58 @@ fn serving(requests: u64) -> Cost {
         .configure(|c| c["threads"] = 1.into())
         .started(|start| start.through = through.to_vec())
         .start();
-    let mut client = gateway.h1();
-    for _ in 0..requests {
-        let reply = client.request("GET", "/v2/team/app/manifests/v1", &[], b"").expect("an answer");
-        assert_eq!((reply.status, reply.body.len()), (200, 1500));
-    }
-    drop(client);
+    work(&gateway);
     gateway.process().signal("TERM");
     assert!(gateway.process().wait(LONG).is_some_and(|status| status.success()));
-    Cost::read(&counts)
+    read(&counts)
+}
+
+/// What a gateway that serves `requests` on one connection costs from start to stop.
+fn serving(requests: u64) -> Cost {
+    let upstream = Upstream::start();
+    upstream.answer(|_| manifest());
+    let text = counted(&upstream, |gateway| {
+        let mut client = gateway.h1();
+        for _ in 0..requests {
+            let reply = client.request("GET", MANIFEST, &[], b"").expect("an answer");
+            assert_eq!((reply.status, reply.body.len()), (200, 1500));
+        }
+    });
+    Cost::of(&text)
+}
+
+#[test]
+fn answers_that_are_ready_together_are_sent_together() {
+    if !skip::have(&["valgrind"]) {
+        return;
+    }
+    const TOGETHER: usize = 8;
+    const TURNS: usize = 10;
+    let sends = |turns: usize| {
+        let upstream = Upstream::start();
+        // None is given before all are asked for.
+        let asked = Barrier::new(TOGETHER);
+        upstream.answer(move |_| {
+            asked.wait();
+            manifest()
+        });
+        let text = counted(&upstream, |gateway| {
+            let mut client = gateway.h2();
+            for _ in 0..turns {
+                let requests = [(); TOGETHER].map(|()| client.open("GET", MANIFEST, &[], true).expect("a stream"));
+                for request in requests {
+                    let reply = request.reply().expect("an answer");
+                    assert_eq!((reply.status, reply.body.len()), (200, 1500));
+                }
+            }
+        });
+        calls(&text, &["send", "__send"])
+    };
+    let each = sends(1 + TURNS).saturating_sub(sends(1)) / TURNS as u64;
+    eprintln!("sends for {TOGETHER} requests on one connection: {each}");
+    // Each goes to the upstream by one of its own. Answers that come while others are on their way may need a second.
+    let (least, most) = (TOGETHER as u64 + 1, TOGETHER as u64 + 4);
+    assert!((least..=most).contains(&each), "{each} sends for {TOGETHER} requests");
 }
 
 #[test]
