@@ -78,6 +78,7 @@ mod state;
 mod status;
 mod tag_locks;
 mod tally;
+mod tcp;
 mod uploads;
 mod upstream;
 

@@ -13,9 +13,10 @@ use std::task::{Context, Poll, ready};
 use std::thread::LocalKey;
 use std::time::Duration;
 
-use rustix::net::RecvFlags;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+
+use crate::tcp::read_some;
 
 /// Bytes that move at once in a transfer: three full TLS records. The kernel takes 64 KiB through its layers as one packet,
 /// and a fourth record would begin another one; more than that leaves the processor's cache before it is used.
@@ -225,18 +226,6 @@ impl Drop for Socket {
             give_back(std::mem::take(&mut self.pending));
         }
     }
-}
-
-/// Reads without waiting. Who gets less than there is room for has got all, and need not ask to learn that: the runtime is
-/// told as if it had asked, and waits for more.
-fn read_some(tcp: &TcpStream, into: &mut [u8]) -> io::Result<usize> {
-    let room = into.len();
-    let mut got = 0;
-    let outcome = tcp.try_io(Interest::READABLE, || {
-        got = rustix::net::recv(tcp, into, RecvFlags::empty())?.0;
-        if (1..room).contains(&got) { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-    });
-    if got > 0 { Ok(got) } else { outcome.map(|()| 0) }
 }
 
 impl AsyncRead for Socket {

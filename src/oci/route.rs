@@ -109,6 +109,12 @@ impl Route {
         if self.method == Method::Put { self.written_tags() } else { &[] }
     }
 
+    /// Whether it asks for a blob's content.
+    #[must_use]
+    pub fn is_download(&self) -> bool {
+        self.method == Method::Get && matches!(self.endpoint, Endpoint::Blob { .. })
+    }
+
     /// The mount that an upload asks for.
     #[must_use]
     pub fn mount(&self) -> Option<&Mount> {

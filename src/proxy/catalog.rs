@@ -193,9 +193,9 @@ async fn ask(target: &str, client: &RequestHeader, exchange: &mut Exchange) -> R
         let internal = |_| Refusal::internal("a request to the upstream could not be made");
         let own = Own { method: "GET", accept: "application/json", target };
         let request = headers::own_request(&own, client, exchange).map_err(internal)?;
-        let peer = exchange.next_address(false).map_err(|error| failed(exchange, &error))?;
+        let address = exchange.next_address().map_err(|error| failed(exchange, &error))?;
         exchange.expect_request_body(false);
-        match client::ask(&peer, request, Wanted::Whole(MAX_PAGE_BYTES), left()).await {
+        match client::ask(address.peer(), request, Wanted::Whole(MAX_PAGE_BYTES), left()).await {
             Ok(answer) => {
                 exchange.connected(false);
                 exchange.answered(answer.head.status.as_u16(), Instant::now());
@@ -203,7 +203,7 @@ async fn ask(target: &str, client: &RequestHeader, exchange: &mut Exchange) -> R
             }
             // Asking twice does no harm. An address that stays silent uses up the time for another.
             Err(error) if !left().is_zero() && exchange.connect_failed() => {
-                log::debug!("decision {}: upstream {peer}: {error}", exchange.decision_id);
+                log::debug!("decision {}: upstream {}: {error}", exchange.decision_id, address.label());
             }
             Err(error) => return Err(failed(exchange, &error)),
         }

@@ -23,7 +23,7 @@ use crate::telemetry::{
     AccessRecord, AuditLog, DecisionId, HttpVersion, Outcome, RequestId, ShadowRecord, Telemetry, Text, TraceId,
     UpstreamFault, Verdict,
 };
-use crate::upstream::{Admission, Upstream};
+use crate::upstream::{Address, Admission, Dial, Kept, Upstream};
 
 /// pingora's per-request context: empty until the head has been read.
 #[derive(Debug, Default)]
@@ -80,6 +80,8 @@ pub(super) struct Exchange {
     /// What the limits have granted.
     pub(super) grant: Grant,
     connect_attempts: usize,
+    /// The connection of a blob that is read in large pieces.
+    dial: Option<Arc<Dial>>,
     started: Instant,
     /// When the whole request had been handed to the upstream.
     sent_upstream: Option<Instant>,
@@ -157,6 +159,7 @@ impl Exchange {
             admission: None,
             grant: Grant::default(),
             connect_attempts: 0,
+            dial: None,
             started: Instant::now(),
             sent_upstream: None,
             telemetry,
@@ -229,22 +232,13 @@ impl Exchange {
     }
 
     /// Picks an address and notes it.
-    ///
-    /// The framework's clock for an answer runs while the body is still coming. It must not run out before the client's
-    /// own, or a client that pauses would look like a silent registry.
-    pub(super) fn next_address(&mut self, has_body: bool) -> pingora::Result<Box<HttpPeer>> {
-        let body_idle = self.snapshot.settings.limits.body_idle_timeout;
+    pub(super) fn next_address(&mut self) -> pingora::Result<Arc<Address>> {
         let upstream = self.upstream.as_ref().ok_or_else(|| super::internal("no upstream was chosen"))?;
         let picked = self.followed.as_ref().map_or_else(|| upstream.pick(), |followed| followed.storage().pick());
         match picked {
             Ok(address) => {
                 self.record.upstream = Some(address.label().clone());
-                let mut peer = Box::new(address.peer().clone());
-                if has_body {
-                    let least = body_idle.saturating_add(CLOCK_DISTANCE);
-                    peer.options.read_timeout = peer.options.read_timeout.map(|limit| limit.max(least));
-                }
-                Ok(peer)
+                Ok(address)
             }
             Err(fault) => {
                 upstream.metrics().fault(fault);
@@ -252,6 +246,22 @@ impl Exchange {
                 Err(Error::explain(ErrorType::ConnectError, fault.as_str()))
             }
         }
+    }
+
+    /// Picks an address for the client's request, and how it is to be connected to.
+    ///
+    /// The framework's clock for an answer runs while the body is still coming. It must not run out before the client's
+    /// own, or a client that pauses would look like a silent registry.
+    pub(super) fn next_peer(&mut self, has_body: bool, kept: &Arc<Kept>) -> pingora::Result<Box<HttpPeer>> {
+        let address = self.next_address()?;
+        let mut peer = Box::new(address.peer().clone());
+        if has_body {
+            let least = self.snapshot.settings.limits.body_idle_timeout.saturating_add(CLOCK_DISTANCE);
+            peer.options.read_timeout = peer.options.read_timeout.map(|limit| limit.max(least));
+        }
+        let download = !has_body && self.route.as_ref().is_some_and(Route::is_download);
+        self.dial = if download { address.dial(&mut peer, kept) } else { None };
+        Ok(peer)
     }
 
     /// Sends the request on to a storage, which has addresses of its own.
@@ -270,7 +280,13 @@ impl Exchange {
         self.connect_attempts < known.min(MAX_CONNECT_ATTEMPTS)
     }
 
+    /// Whether the connection had served another request before, by what the framework knows of it.
+    pub(super) fn is_reused(&self, reused: bool) -> bool {
+        reused || self.dial.as_ref().is_some_and(|dial| dial.is_reused())
+    }
+
     pub(super) fn connected(&self, reused: bool) {
+        let reused = self.is_reused(reused);
         if let Some(upstream) = &self.upstream {
             upstream.metrics().connected(reused);
         }
@@ -295,11 +311,14 @@ impl Exchange {
         progress::moved(phase, self.snapshot.settings.limits.body_idle_timeout);
     }
 
-    /// Starts, or stops, the clock for the upstream's body.
+    /// Starts, or stops, the clock for the upstream's body. Where it stops, the answer has come to its end.
     pub(super) fn expect_response_body(&self, more: bool) {
         let phase = if more { Phase::ResponseBody } else { Phase::Elsewhere };
         let idle = self.upstream.as_ref().map_or(Duration::ZERO, |upstream| upstream.settings().timeouts.idle);
         progress::moved(phase, idle);
+        if let (false, Some(dial)) = (more, &self.dial) {
+            dial.answered();
+        }
     }
 
     pub(super) fn answered(&mut self, status: u16, now: Instant) {

@@ -37,7 +37,7 @@ use crate::edge::Connection;
 use crate::snapshot::Reader;
 use crate::tag_locks::TagLocks;
 use crate::telemetry::Telemetry;
-use crate::upstream;
+use crate::upstream::{self, Kept};
 use context::{Context, Exchange};
 use refusal::Refusal;
 
@@ -48,6 +48,8 @@ pub struct Gateway {
     telemetry: Telemetry,
     draining: watch::Receiver<bool>,
     tags: Arc<TagLocks>,
+    /// Idle connections for blobs.
+    kept: Arc<Kept>,
 }
 
 impl Gateway {
@@ -59,7 +61,7 @@ impl Gateway {
         draining: watch::Receiver<bool>,
         tags: Arc<TagLocks>,
     ) -> Self {
-        Gateway { snapshots, telemetry, draining, tags }
+        Gateway { snapshots, telemetry, draining, tags, kept: Arc::default() }
     }
 
     /// Everything that is decided before a byte goes upstream.
@@ -126,7 +128,7 @@ impl ProxyHttp for Gateway {
         if !exchange.is_permitted() {
             return Err(internal("no permit"));
         }
-        exchange.next_address(!session.is_body_empty())
+        exchange.next_peer(!session.is_body_empty(), &self.kept)
     }
 
     async fn connected_to_upstream(
@@ -223,7 +225,7 @@ impl ProxyHttp for Gateway {
         peer: &HttpPeer,
         session: &mut Session,
         e: Box<Error>,
-        _ctx: &mut Context,
+        ctx: &mut Context,
         client_reused: bool,
     ) -> Box<Error> {
         let mut e = e.more_context(format!("upstream {peer}"));
@@ -231,7 +233,8 @@ impl ProxyHttp for Gateway {
         // without harm is.
         let harmless = matches!(session.req_header().method.as_str(), "GET" | "HEAD");
         if harmless && session.response_written().is_none() {
-            e.retry.decide_reuse(client_reused);
+            let reused = ctx.exchange().map_or(client_reused, |exchange| exchange.is_reused(client_reused));
+            e.retry.decide_reuse(reused);
         } else {
             e.set_retry(false);
         }

@@ -88,8 +88,8 @@ async fn ask(
         let own = Own { method: "HEAD", accept: MANIFESTS, target };
         let request = headers::own_request(&own, client, exchange);
         let request = request.map_err(|_| Refusal::internal("a request to the upstream could not be made"))?;
-        let peer = exchange.next_address(false).map_err(|error| failed(exchange, &error))?;
-        match client::ask(&peer, request, Wanted::Head, left()).await {
+        let address = exchange.next_address().map_err(|error| failed(exchange, &error))?;
+        match client::ask(address.peer(), request, Wanted::Head, left()).await {
             Ok(answer) => {
                 exchange.connected(false);
                 return Ok(answer);
@@ -97,7 +97,7 @@ async fn ask(
             // Asking twice does no harm.
             Err(error) if !left().is_zero() && attempts < MAX_ATTEMPTS => {
                 attempts += 1;
-                log::debug!("decision {}: upstream {peer}: {error}", exchange.decision_id);
+                log::debug!("decision {}: upstream {}: {error}", exchange.decision_id, address.label());
             }
             Err(error) => return Err(failed(exchange, &error)),
         }

@@ -4,6 +4,7 @@
 //! connections aren't lost to an unrelated change.
 
 mod admission;
+mod bulk;
 pub(crate) mod client;
 pub(crate) mod document;
 mod health;
@@ -22,6 +23,7 @@ use http::HeaderValue;
 use pingora::upstreams::peer::HttpPeer;
 
 pub use admission::Admission;
+pub(crate) use bulk::{Dial, Kept};
 pub use health::watch;
 pub use storage::Storage;
 pub use suspects::Suspects;
@@ -31,7 +33,7 @@ use crate::oci::RepoName;
 use crate::telemetry::{CertificateKind, Outcome, UpstreamFault, UpstreamMetrics};
 use crate::tls::{CertificateInfo, UpstreamMaterial};
 use sparing::Sparing;
-use way::{ServerName, Way};
+use way::{Bulk, ServerName, Way};
 
 /// One registry, at one address or several that are equivalent.
 #[derive(Debug)]
@@ -77,6 +79,8 @@ impl EndpointState {
 pub struct Address {
     label: Arc<str>,
     peer: HttpPeer,
+    /// For connections that blobs are read from; see [`Address::dial`].
+    bulk: Option<Bulk>,
     healthy: AtomicBool,
     /// Checks in a row that disagree with `healthy`.
     against: AtomicU32,
@@ -93,6 +97,18 @@ impl Address {
     #[must_use]
     pub fn peer(&self) -> &HttpPeer {
         &self.peer
+    }
+
+    /// Lets a request for a blob have a connection that is read in large pieces, where there are such: over TCP, without
+    /// TLS, which brings a record at a time whatever is asked for.
+    pub(crate) fn dial(&self, peer: &mut HttpPeer, kept: &Arc<Kept>) -> Option<Arc<Dial>> {
+        let Bulk { group, keep_for } = self.bulk?;
+        let dial = Dial::new(kept, group, keep_for);
+        peer.group_key = group;
+        peer.options.custom_l4 = Some(dial.clone());
+        // The framework's pool takes such a connection, but can't find it again.
+        peer.options.idle_timeout = Some(Duration::ZERO);
+        Some(dial)
     }
 
     /// Whether the active checks hold it for able to serve.

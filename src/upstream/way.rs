@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use pingora::protocols::ALPN;
 use pingora::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy, PeerOptions};
@@ -19,6 +20,16 @@ pub(super) struct Way {
     material: UpstreamMaterial,
     /// Keeps pooled connections made with other certificates apart (pingora's pool doesn't look at them).
     group: u64,
+    /// The same for connections that blobs are read from.
+    bulk_group: u64,
+}
+
+/// See [`super::bulk`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bulk {
+    pub(super) group: u64,
+    /// How long a connection may be idle.
+    pub(super) keep_for: Duration,
 }
 
 /// The name that a server's certificate must have.
@@ -34,7 +45,8 @@ impl Way {
     /// A way with TLS if and only if there is a name to verify.
     pub(super) fn new(tls: Option<ServerName>, timeouts: UpstreamTimeouts, material: UpstreamMaterial) -> Self {
         static NEXT_GROUP: AtomicU64 = AtomicU64::new(1);
-        Way { tls, timeouts, material, group: NEXT_GROUP.fetch_add(1, Ordering::Relaxed) }
+        let group = NEXT_GROUP.fetch_add(2, Ordering::Relaxed);
+        Way { tls, timeouts, material, group, bulk_group: group + 1 }
     }
 
     pub(super) fn tcp(&self, host: &str, address: SocketAddr) -> Arc<Address> {
@@ -50,19 +62,21 @@ impl Way {
             reason = "the address is resolved already, so nothing blocks and nothing fails"
         )]
         let peer = HttpPeer::new(address, self.tls.is_some(), name);
-        self.address(address.to_string(), peer)
+        let bulk = Bulk { group: self.bulk_group, keep_for: self.timeouts.pool_idle };
+        self.address(address.to_string(), peer, self.tls.is_none().then_some(bulk))
     }
 
     pub(super) fn unix(&self, path: &str) -> Result<Arc<Address>, String> {
         let peer = HttpPeer::new_uds(path, false, String::new()).map_err(|e| format!("{path}: {e}"))?;
-        Ok(self.address(format!("unix:{path}"), peer))
+        Ok(self.address(format!("unix:{path}"), peer, None))
     }
 
-    fn address(&self, label: String, mut peer: HttpPeer) -> Arc<Address> {
+    fn address(&self, label: String, mut peer: HttpPeer, bulk: Option<Bulk>) -> Arc<Address> {
         peer.options = self.options();
         peer.client_cert_key.clone_from(&self.material.client);
         peer.group_key = self.group;
-        Arc::new(Address { label: label.into(), peer, healthy: AtomicBool::new(true), against: AtomicU32::new(0) })
+        let (healthy, against) = (AtomicBool::new(true), AtomicU32::new(0));
+        Arc::new(Address { label: label.into(), peer, bulk, healthy, against })
     }
 
     fn options(&self) -> PeerOptions {

@@ -27,6 +27,7 @@ mod corpus;
 mod costs;
 mod digests;
 mod doctor;
+mod downloads;
 mod embedding;
 mod explain_page;
 mod firewall;

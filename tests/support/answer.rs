@@ -19,6 +19,7 @@ pub struct Answer {
     cut_after: Option<u64>,
     raw: Option<Vec<u8>>,
     close: bool,
+    trailing: Option<(Duration, Vec<u8>)>,
 }
 
 #[derive(Clone, Debug)]
@@ -41,6 +42,7 @@ impl Answer {
             cut_after: None,
             raw: None,
             close: false,
+            trailing: None,
         }
     }
 
@@ -92,6 +94,12 @@ impl Answer {
     /// Ends the connection after the answer, without having announced it.
     pub fn close(mut self) -> Self {
         self.close = true;
+        self
+    }
+
+    /// Sends these bytes after the answer, of which they are no part, after a pause.
+    pub fn followed_by(mut self, pause: Duration, bytes: &[u8]) -> Self {
+        self.trailing = Some((pause, bytes.to_vec()));
         self
     }
 
@@ -157,6 +165,11 @@ pub fn write_answer(wire: &mut dyn Wire, answer: &Answer, method: &str) -> io::R
     }
     if answer.chunked && answer.cut_after.is_none() {
         wire.write_all(b"0\r\n\r\n")?;
+    }
+    if let Some((pause, bytes)) = &answer.trailing {
+        wire.flush()?;
+        thread::sleep(*pause);
+        wire.write_all(bytes)?;
     }
     wire.flush()
 }

@@ -1,0 +1,441 @@
+//! Connections that blobs are read from, in larger pieces than the framework reads.
+//!
+//! The framework asks an upstream for 64 KiB at a time. A read has a price beside its copy, and that is half of what a
+//! download costs: it acknowledges, which wakes the other side and sends what that had waiting. A [`Socket`] asks for eight
+//! times as much as soon as it sees that more waits than the framework has room for, and hands it on in pieces.
+//!
+//! The framework can be given a socket for a connection, but its pool tells connections apart by their descriptors, and such
+//! a socket has none for it. So the idle ones are [`Kept`] here. Whether a connection may be used again is for the framework
+//! to say, which knows how HTTP was spoken on it: it shuts down what must not be, and asks the others whether anything more
+//! has come. See [`Ending`].
+
+use std::cell::RefCell;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use pingora::connectors::L4Connect;
+use pingora::protocols::l4::ext;
+use pingora::protocols::l4::socket::SocketAddr as PeerAddress;
+use pingora::protocols::l4::stream::Stream;
+use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
+use pingora::{Error, ErrorType};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::tcp::read_some;
+
+/// Bytes that are read at once. Half of it costs a tenth more for a download alone, twice as much gains little.
+const AT_ONCE: usize = 512 * 1024;
+
+/// Who has less room than this isn't reading a body.
+const BODY: usize = 32 * 1024;
+
+/// Buffers that a thread has in use at most. The downloads beyond are read as the framework asks.
+const BUFFERS: usize = 16;
+
+/// A client that takes longer than this for what a buffer holds gets no other one, or a few slow ones would have them all.
+const PROMPT: Duration = Duration::from_millis(100);
+
+/// Idle connections that a thread keeps at most.
+const MOST_IDLE: usize = 64;
+
+/// How often idle connections are looked at, for those that are too old or were closed.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// The idle connections of a serving thread.
+#[derive(Debug, Default)]
+pub(crate) struct Kept(Mutex<Idles>);
+
+#[derive(Debug, Default)]
+struct Idles {
+    /// Those used last at the end.
+    idle: Vec<Idle>,
+    /// Somebody looks at them from time to time.
+    swept: bool,
+}
+
+#[derive(Debug)]
+struct Idle {
+    tcp: TcpStream,
+    to: Destination,
+    since: Instant,
+}
+
+/// What a connection may be used again for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Destination {
+    /// Settings by which it was made; see [`super::way::Way`].
+    group: u64,
+    address: SocketAddr,
+    /// How long it may be idle.
+    keep_for: Duration,
+}
+
+impl Kept {
+    fn lock(&self) -> MutexGuard<'_, Idles> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection used last, if one is still open.
+    fn take(&self, to: &Destination) -> Option<TcpStream> {
+        let mut idles = self.lock();
+        while let Some(position) = idles.idle.iter().rposition(|idle| idle.to == *to) {
+            let idle = idles.idle.remove(position);
+            if is_quiet(&idle.tcp) {
+                return Some(idle.tcp);
+            }
+        }
+        None
+    }
+
+    fn keep(self: &Arc<Self>, tcp: TcpStream, to: Destination) {
+        // Nobody would look at it where there is no runtime any more.
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let mut idles = self.lock();
+        if idles.idle.len() >= MOST_IDLE {
+            idles.idle.remove(0);
+        }
+        idles.idle.push(Idle { tcp, to, since: Instant::now() });
+        if !std::mem::replace(&mut idles.swept, true) {
+            runtime.spawn(sweep(Arc::downgrade(self)));
+        }
+    }
+
+    /// Closes what is too old or was closed; whether anything is left.
+    fn sweep(&self) -> bool {
+        let mut idles = self.lock();
+        idles.idle.retain(|idle| idle.since.elapsed() < idle.to.keep_for && is_quiet(&idle.tcp));
+        idles.swept = !idles.idle.is_empty();
+        idles.swept
+    }
+}
+
+async fn sweep(kept: Weak<Kept>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        if !kept.upgrade().is_some_and(|kept| kept.sweep()) {
+            return;
+        }
+    }
+}
+
+/// Open, and without a byte that nobody asked for.
+fn is_quiet(tcp: &TcpStream) -> bool {
+    matches!(tcp.try_read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// One request's way to a connection.
+pub(crate) struct Dial {
+    kept: Arc<Kept>,
+    group: u64,
+    keep_for: Duration,
+    lease: OnceLock<Arc<Lease>>,
+}
+
+impl Dial {
+    /// A way to any address of `group`, on which connections may be idle for `keep_for`.
+    pub(super) fn new(kept: &Arc<Kept>, group: u64, keep_for: Duration) -> Arc<Self> {
+        Arc::new(Dial { kept: kept.clone(), group, keep_for, lease: OnceLock::new() })
+    }
+
+    /// Whether the connection had served another request before.
+    pub(crate) fn is_reused(&self) -> bool {
+        self.lease.get().is_some_and(|lease| lease.reused)
+    }
+
+    /// Notes that the request's answer has come to its end.
+    pub(crate) fn answered(&self) {
+        if let Some(lease) = self.lease.get() {
+            lease.ending.advance(Ending::UNDER_WAY, Ending::ANSWERED);
+        }
+    }
+}
+
+impl fmt::Debug for Dial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dial").field("group", &self.group).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl L4Connect for Dial {
+    async fn connect(&self, address: &PeerAddress) -> pingora::Result<Stream> {
+        let Some(&address) = address.as_inet() else {
+            return Err(Error::explain(ErrorType::InternalError, "not an address of TCP"));
+        };
+        let to = Destination { group: self.group, address, keep_for: self.keep_for };
+        let kept = self.kept.take(&to);
+        let reused = kept.is_some();
+        let tcp = match kept {
+            Some(tcp) => tcp,
+            None => ext::connect(&address, None).await?,
+        };
+        let lease = Lease { tcp: Some(tcp), to, reused, ending: Ending::default(), home: Arc::downgrade(&self.kept) };
+        let lease = self.lease.get_or_init(|| Arc::new(lease)).clone();
+        Ok(Stream::from(VirtualSocketStream::new(Box::new(Socket { lease, ahead: Ahead::default(), full: false }))))
+    }
+}
+
+/// A connection while a request has it. It is kept when the last of request and socket is gone, if it may be.
+#[derive(Debug)]
+struct Lease {
+    /// There until the drop.
+    tcp: Option<TcpStream>,
+    to: Destination,
+    reused: bool,
+    ending: Ending,
+    home: Weak<Kept>,
+}
+
+impl Lease {
+    fn tcp(&self) -> io::Result<&TcpStream> {
+        self.tcp.as_ref().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let (Some(tcp), Some(home), true) = (self.tcp.take(), self.home.upgrade(), self.ending.is_clean()) {
+            home.keep(tcp, self.to.clone());
+        }
+    }
+}
+
+/// How far the use of a connection has come to an end after which it can be used again. Each step is only made from the one
+/// before; whatever else happens on the way spoils it for good.
+#[derive(Debug, Default)]
+struct Ending(AtomicU8);
+
+impl Ending {
+    const UNDER_WAY: u8 = 0;
+    /// The proxy has seen the end of the answer.
+    const ANSWERED: u8 = 1;
+    /// After that, the framework asked whether anything more has come, and nothing had: it holds the connection for
+    /// reusable. It asks no connection that it doesn't; that one is shut down or dropped.
+    const ASKED: u8 = 2;
+    const SPOILED: u8 = 3;
+
+    fn advance(&self, from: u8, to: u8) {
+        let _ = self.0.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    fn spoil(&self) {
+        self.0.store(Self::SPOILED, Ordering::Relaxed);
+    }
+
+    fn is_under_way(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == Self::UNDER_WAY
+    }
+
+    fn is_clean(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == Self::ASKED
+    }
+}
+
+/// What was read and not yet handed on.
+#[derive(Debug, Default)]
+struct Ahead {
+    /// None while there is nothing.
+    buffer: Option<Box<[u8]>>,
+    start: usize,
+    end: usize,
+    /// When the last buffer was filled.
+    filled: Option<Instant>,
+    /// It was not emptied promptly.
+    slow: bool,
+}
+
+/// The buffers of a thread.
+#[derive(Debug)]
+struct Buffers {
+    free: Vec<Box<[u8]>>,
+    in_use: usize,
+}
+
+/// Free buffers that a thread holds on to.
+const SPARE: usize = 2;
+
+thread_local! {
+    static THREAD: RefCell<Buffers> = const { RefCell::new(Buffers { free: Vec::new(), in_use: 0 }) };
+}
+
+impl Buffers {
+    fn take(&mut self) -> Option<Box<[u8]>> {
+        if self.in_use >= BUFFERS {
+            return None;
+        }
+        self.in_use += 1;
+        Some(self.free.pop().unwrap_or_else(|| vec![0; AT_ONCE].into()))
+    }
+
+    fn give_back(&mut self, buffer: Box<[u8]>) {
+        self.in_use = self.in_use.saturating_sub(1);
+        if self.free.len() < SPARE {
+            self.free.push(buffer);
+        }
+    }
+}
+
+impl Ahead {
+    /// Reads as much as a buffer holds; how much, or none if there is no buffer to be had.
+    fn fill(&mut self, tcp: &TcpStream) -> Option<io::Result<usize>> {
+        if self.slow {
+            return None;
+        }
+        let mut buffer = THREAD.with_borrow_mut(Buffers::take)?;
+        let outcome = read_some(tcp, &mut buffer);
+        self.buffer = Some(buffer);
+        self.filled = Some(Instant::now());
+        (self.start, self.end) = (0, outcome.as_ref().copied().unwrap_or(0));
+        self.tidy();
+        Some(outcome)
+    }
+
+    /// Moves as much as fits.
+    fn take(&mut self, into: &mut ReadBuf<'_>) {
+        let held = self.buffer.as_ref().and_then(|buffer| buffer.get(self.start..self.end)).unwrap_or_default();
+        let taken = held.get(..into.remaining()).unwrap_or(held);
+        into.put_slice(taken);
+        self.start += taken.len();
+        self.tidy();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.buffer.is_none()
+    }
+
+    /// Gives an empty buffer back.
+    fn tidy(&mut self) {
+        if self.start >= self.end
+            && let Some(buffer) = self.buffer.take()
+        {
+            self.slow = self.filled.is_some_and(|filled| filled.elapsed() > PROMPT);
+            THREAD.with_borrow_mut(|buffers| buffers.give_back(buffer));
+        }
+    }
+}
+
+impl Drop for Ahead {
+    fn drop(&mut self) {
+        self.end = 0;
+        self.tidy();
+    }
+}
+
+/// What the framework reads from and writes to.
+struct Socket {
+    lease: Arc<Lease>,
+    ahead: Ahead,
+    /// The last read brought as much as there was room for, so that more may wait.
+    full: bool,
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Socket").field("to", &self.lease.to.address).finish_non_exhaustive()
+    }
+}
+
+impl Socket {
+    fn poll_take(&mut self, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if !self.ahead.is_empty() {
+                self.ahead.take(buffer);
+                return Poll::Ready(Ok(()));
+            }
+            let tcp = self.lease.tcp()?;
+            let ahead = if self.full && buffer.remaining() >= BODY { self.ahead.fill(tcp) } else { None };
+            let outcome = match ahead {
+                Some(outcome) => outcome.inspect(|read| self.full = *read == AT_ONCE),
+                None => {
+                    let room = buffer.initialize_unfilled();
+                    let length = room.len();
+                    let outcome = read_some(tcp, room).inspect(|read| self.full = *read == length);
+                    outcome.inspect(|read| buffer.advance(*read))
+                }
+            };
+            match outcome {
+                // Read into the framework's buffer directly, or the end.
+                Ok(_) if self.ahead.is_empty() => return Poll::Ready(Ok(())),
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(tcp.poll_read_ready(cx))?,
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
+    }
+
+    fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        send: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        if !self.lease.ending.is_under_way() {
+            self.lease.ending.spoil();
+        }
+        let tcp = self.lease.tcp()?;
+        loop {
+            match send(tcp) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(tcp.poll_write_ready(cx))?,
+                outcome => return Poll::Ready(outcome),
+            }
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let outcome = self.poll_take(cx, buffer);
+        if !self.lease.ending.is_under_way() {
+            match outcome {
+                Poll::Pending => self.lease.ending.advance(Ending::ANSWERED, Ending::ASKED),
+                Poll::Ready(_) => self.lease.ending.spoil(),
+            }
+        }
+        outcome
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, |tcp| tcp.try_write(data))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, |tcp| tcp.try_write_vectored(data))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.lease.ending.spoil();
+        Poll::Ready(socket2::SockRef::from(self.lease.tcp()?).shutdown(std::net::Shutdown::Write))
+    }
+}
+
+impl VirtualSocket for Socket {
+    fn set_socket_option(&self, option: VirtualSockOpt) -> io::Result<()> {
+        match option {
+            VirtualSockOpt::NoDelay if self.lease.reused => Ok(()),
+            VirtualSockOpt::NoDelay => self.lease.tcp()?.set_nodelay(true),
+            // No peer asks for another one.
+            _ => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
