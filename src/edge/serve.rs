@@ -133,6 +133,7 @@ async fn http2_handshake(limits: &Limits, mut stream: Box<EdgeStream>) -> Option
     // The connection's window bounds what all streams may send. A stream's own can be raised later only once the client has
     // acknowledged the settings, which is too late for an upload that is the first request.
     options.initial_window_size(STREAM_WINDOW).initial_connection_window_size(SMALL_WINDOW);
+    options.max_frame_size(FRAME);
     // The library counts those that were reset before it could hand them on; the frames' budget comes first.
     options.max_pending_accept_reset_streams(usize::try_from(limits.h2_frames.resets).unwrap_or(usize::MAX));
     h2_server::handshake(stream, Some(options)).await.ok()
@@ -323,6 +324,10 @@ const LARGE_WINDOW: u32 = 4 * 1024 * 1024;
 
 /// What each stream may send, as far as its connection may: with less, an upload stops and goes.
 const STREAM_WINDOW: u32 = 1024 * 1024;
+
+/// What a client may put into one frame. Go's clients fill it, and each frame costs its way to the registry: with the 16 KiB
+/// that HTTP/2 begins with, an upload costs half as much again.
+const FRAME: u32 = 64 * 1024;
 
 /// Bytes that clients may send ahead on all HTTP/2 connections together.
 #[derive(Debug)]

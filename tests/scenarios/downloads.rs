@@ -119,7 +119,8 @@ fn a_download_that_was_broken_off_leaves_nothing_for_the_next_one() {
     // In the pause nothing is to be read, so that the connection looks as if its answer were over.
     let pause = Duration::from_millis(200);
     let size = usize::try_from(SIZE).expect("it fits");
-    let upstream = registry(move |number, answer| if number < 50 { answer.slowly(size / 2 + 1, pause) } else { answer });
+    let upstream =
+        registry(move |number, answer| if number < 50 { answer.slowly(size / 2 + 1, pause) } else { answer });
     let gateway = start(&upstream);
     for number in 0..5 {
         let mut leaving = gateway.h1();

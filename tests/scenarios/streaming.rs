@@ -388,3 +388,35 @@ fn an_http2_upload_has_room_also_as_the_first_request_and_others_have_little() {
     let (_, connection) = windows_of_a_first(b"GET", b"/v2/a/manifests/v1", true, u32::MAX);
     assert_eq!(connection, 65_535, "memory is promised to a client that sends nothing");
 }
+
+#[test]
+fn http2_frames_may_be_of_64_kib_and_no_larger() {
+    const MOST: u32 = 65_536;
+    let (upstream, gateway) = open_gateway();
+    let head: [(&[u8], &[u8]); 4] =
+        [(b":method", b"PATCH"), (b":scheme", b"https"), (b":path", UPLOAD.as_bytes()), (b":authority", b"gw.test")];
+    let send = |size: usize| {
+        let mut client = RawH2::connect(&gateway.tls()).expect("connected");
+        client.headers(1, &head, false);
+        let mut largest = 16_384;
+        while let Some(frame) = client.next(Duration::from_secs(5)) {
+            if frame.kind == RawH2::SETTINGS && frame.flags == 0 {
+                client.frame(RawH2::SETTINGS, 1, 0, &[]);
+                let setting = frame.payload.chunks_exact(6).find(|setting| setting[..2] == [0, 5]);
+                largest = setting.map_or(largest, |s| u32::from_be_bytes(s[2..].try_into().expect("four bytes")));
+            }
+            // An upload is given its room.
+            if frame.kind == RawH2::WINDOW_UPDATE && frame.stream == 0 {
+                break;
+            }
+        }
+        assert_eq!(largest, MOST);
+        client.frame(RawH2::DATA, 0, 1, &vec![b'd'; size]);
+        client.frame(RawH2::DATA, 1, 1, &vec![b'd'; size]);
+        client
+    };
+    let most = usize::try_from(MOST).expect("it fits");
+    assert_eq!(send(most).verdict(1), "200");
+    assert_eq!(upstream.only().body_length, 2 * u64::from(MOST));
+    assert_eq!(send(most + 1).goaway(Duration::from_secs(5)), Some(6), "FRAME_SIZE_ERROR (RFC 9113 §7)");
+}

@@ -4,8 +4,8 @@ use super::Outcome;
 
 /// The name in the server's certificate.
 pub const HOST: &str = "registry.test";
-/// A DATA frame or chunk of an upload: what Go's clients send, among them docker and containerd.
-pub const PIECE: usize = 16 << 10;
+/// A chunk of an upload: what Go's clients send, among them docker and containerd.
+const PIECE: usize = 16 << 10;
 
 /// The registry hides manifests of kinds that a client doesn't name.
 pub const ACCEPT: &str =
@@ -47,16 +47,16 @@ impl Answer {
 pub fn pieces(length: u64) -> impl Iterator<Item = &'static [u8]> {
     let mut left = length;
     std::iter::from_fn(move || {
-        let next = (left > 0).then(|| piece(left))?;
+        let next = (left > 0).then(|| piece(left.min(PIECE as u64)))?;
         left -= next.len() as u64;
         Some(next)
     })
 }
 
-/// The next piece of a body that has so many bytes to go.
+/// A piece of a body that has so many bytes to go: 512 KiB at most.
 pub fn piece(left: u64) -> &'static [u8] {
-    static NOISE: [u8; PIECE] = [b'n'; PIECE];
-    let length = usize::try_from(left).unwrap_or(usize::MAX).min(PIECE);
+    static NOISE: [u8; 512 << 10] = [b'n'; 512 << 10];
+    let length = usize::try_from(left).unwrap_or(usize::MAX).min(NOISE.len());
     NOISE.get(..length).unwrap_or_default()
 }
 
