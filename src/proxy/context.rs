@@ -311,12 +311,23 @@ impl Exchange {
         progress::moved(phase, self.snapshot.settings.limits.body_idle_timeout);
     }
 
-    /// Starts, or stops, the clock for the upstream's body. Where it stops, the answer has come to its end.
+    /// Starts, or stops, the clock for the upstream's body.
     pub(super) fn expect_response_body(&self, more: bool) {
         let phase = if more { Phase::ResponseBody } else { Phase::Elsewhere };
         let idle = self.upstream.as_ref().map_or(Duration::ZERO, |upstream| upstream.settings().timeouts.idle);
         progress::moved(phase, idle);
-        if let (false, Some(dial)) = (more, &self.dial) {
+    }
+
+    /// The upstream's connection is not to be used again.
+    pub(super) fn give_up_connection(&mut self) {
+        if let Some(dial) = self.dial.take() {
+            dial.give_up();
+        }
+    }
+
+    /// Nothing more comes of the upstream's answer.
+    pub(super) fn answer_ended(&self) {
+        if let Some(dial) = &self.dial {
             dial.answered();
         }
     }

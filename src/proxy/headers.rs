@@ -259,6 +259,19 @@ fn encode(label: &str) -> String {
     value
 }
 
+/// Whether an answer to GET, as the upstream sent it, ends with its head (RFC 9112 §6.3).
+pub(super) fn is_bodiless(response: &ResponseHeader) -> bool {
+    let mut lengths = response.headers.get_all(header::CONTENT_LENGTH).iter();
+    match response.status.as_u16() {
+        204 | 304 => true,
+        100..200 => false,
+        _ => {
+            let zero = lengths.next().is_some_and(|length| length == "0") && lengths.next().is_none();
+            zero && !response.headers.contains_key(header::TRANSFER_ENCODING)
+        }
+    }
+}
+
 /// Makes the registry's answer ours: its `Location` leads back here, and fields between it and the gateway stay behind.
 pub(super) fn client_response(response: &mut ResponseHeader, exchange: &Exchange) -> pingora::Result<()> {
     // RFC 9110 §7.6.1: what `Connection` names was meant for the gateway alone.

@@ -181,6 +181,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
     ) -> pingora::Result<()> {
         let exchange = ctx.exchange()?;
+        let bodiless = headers::is_bodiless(response);
         redirect::answer(response, exchange)?;
         integrity::begin(session.req_header(), response, exchange)?;
         headers::client_response(response, exchange)?;
@@ -190,6 +191,9 @@ impl ProxyHttp for Gateway {
             session.set_keepalive(None);
         }
         exchange.answered(response.status.as_u16(), Instant::now());
+        if bodiless {
+            exchange.answer_ended();
+        }
         Ok(())
     }
 
@@ -204,6 +208,9 @@ impl ProxyHttp for Gateway {
         integrity::pass(body, end_of_stream, exchange)?;
         exchange.sent(body.as_ref().map_or(0, Bytes::len));
         exchange.expect_response_body(!end_of_stream);
+        if end_of_stream {
+            exchange.answer_ended();
+        }
         Ok(None)
     }
 
@@ -237,6 +244,9 @@ impl ProxyHttp for Gateway {
             e.retry.decide_reuse(reused);
         } else {
             e.set_retry(false);
+        }
+        if let Ok(exchange) = ctx.exchange() {
+            exchange.give_up_connection();
         }
         e
     }

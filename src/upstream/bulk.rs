@@ -7,7 +7,7 @@
 //! The framework can be given a socket for a connection, but its pool tells connections apart by their descriptors, and such
 //! a socket has none for it. So the idle ones are [`Kept`] here. Whether a connection may be used again is for the framework
 //! to say, which knows how HTTP was spoken on it: it shuts down what must not be, and asks the others whether anything more
-//! has come. See [`Ending`].
+//! has come, before it would put them into its pool. See [`Ending`].
 
 use std::cell::RefCell;
 use std::fmt;
@@ -26,6 +26,8 @@ use pingora::protocols::l4::socket::SocketAddr as PeerAddress;
 use pingora::protocols::l4::stream::Stream;
 use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketStream};
 use pingora::{Error, ErrorType};
+use rustix::io::Errno;
+use rustix::net::RecvFlags;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
@@ -34,8 +36,8 @@ use crate::tcp::read_some;
 /// Bytes that are handed on at once: three TLS records, which go to the client with one system call.
 const PIECE: usize = 48 * 1024;
 
-/// Bytes that are read at once. A quarter of it costs a tenth more.
-const AT_ONCE: usize = 20 * PIECE;
+/// Bytes that are read at once. Half of it costs a tenth more, twice as much gains nothing for a download alone.
+const AT_ONCE: usize = 40 * PIECE;
 
 /// Who has less room than this isn't reading a body.
 const BODY: usize = 32 * 1024;
@@ -43,8 +45,10 @@ const BODY: usize = 32 * 1024;
 /// Buffers that a thread has in use at most. The downloads beyond are read as the framework asks.
 const BUFFERS: usize = 8;
 
-/// A client that takes longer than this for what a buffer holds gets no other one, or a few slow ones would have them all.
+/// A download for which a buffer lasted longer than this makes do without one for some reads, or a few slow clients would have
+/// them all.
 const PROMPT: Duration = Duration::from_millis(100);
+const READS_WITHOUT: u8 = 16;
 
 /// Idle connections that a thread keeps at most.
 const MOST_IDLE: usize = 64;
@@ -71,6 +75,14 @@ struct Idle {
     since: Instant,
 }
 
+impl Idle {
+    /// Young enough, open, and without a byte that nobody asked for. The kernel is asked: the runtime may not have heard yet.
+    fn is_good(&self) -> bool {
+        let peek = || rustix::net::recv(&self.tcp, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        self.since.elapsed() < self.to.keep_for && matches!(peek(), Err(Errno::AGAIN))
+    }
+}
+
 /// What a connection may be used again for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Destination {
@@ -91,7 +103,7 @@ impl Kept {
         let mut idles = self.lock();
         while let Some(position) = idles.idle.iter().rposition(|idle| idle.to == *to) {
             let idle = idles.idle.remove(position);
-            if is_quiet(&idle.tcp) {
+            if idle.is_good() {
                 return Some(idle.tcp);
             }
         }
@@ -114,7 +126,7 @@ impl Kept {
     /// Closes what is too old or was closed; whether anything is left.
     fn sweep(&self) -> bool {
         let mut idles = self.lock();
-        idles.idle.retain(|idle| idle.since.elapsed() < idle.to.keep_for && is_quiet(&idle.tcp));
+        idles.idle.retain(Idle::is_good);
         idles.swept = !idles.idle.is_empty();
         idles.swept
     }
@@ -127,11 +139,6 @@ async fn sweep(kept: Weak<Kept>) {
             return;
         }
     }
-}
-
-/// Open, and without a byte that nobody asked for.
-fn is_quiet(tcp: &TcpStream) -> bool {
-    matches!(tcp.try_read(&mut [0]), Err(e) if e.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// One request's way to a connection.
@@ -153,10 +160,18 @@ impl Dial {
         self.lease.get().is_some_and(|lease| lease.reused)
     }
 
+    /// Notes that something has gone wrong, so that nobody else gets the connection.
+    pub(crate) fn give_up(&self) {
+        if let Some(lease) = self.lease.get() {
+            lease.ending.spoil();
+        }
+    }
+
     /// Notes that the request's answer has come to its end.
     pub(crate) fn answered(&self) {
         if let Some(lease) = self.lease.get() {
-            lease.ending.advance(Ending::UNDER_WAY, Ending::ANSWERED);
+            // Whatever else happened has spoiled it.
+            let _ = lease.ending.advance(Ending::UNDER_WAY, Ending::ANSWERED);
         }
     }
 }
@@ -181,11 +196,14 @@ impl L4Connect for Dial {
             None => ext::connect(&address, None).await?,
         };
         let lease = Lease { tcp: Some(tcp), to, reused, ending: Ending::default(), home: Arc::downgrade(&self.kept) };
-        let lease = self.lease.get_or_init(|| Arc::new(lease)).clone();
+        let lease = Arc::new(lease);
+        if self.lease.set(lease.clone()).is_err() {
+            return Err(Error::explain(ErrorType::InternalError, "a way to one connection was gone twice"));
+        }
         Ok(Stream::from(VirtualSocketStream::new(Box::new(Socket {
             lease,
             ahead: Ahead::default(),
-            full: false,
+            plenty: false,
             handed: false,
         }))))
     }
@@ -226,12 +244,14 @@ impl Ending {
     /// The proxy has seen the end of the answer.
     const ANSWERED: u8 = 1;
     /// After that, the framework asked whether anything more has come, and nothing had: it holds the connection for
-    /// reusable. It asks no connection that it doesn't; that one is shut down or dropped.
+    /// reusable. It asks no connection that it doesn't; that one is shut down or dropped. The socket answers that it was
+    /// closed, so that the framework lets go of it.
     const ASKED: u8 = 2;
     const SPOILED: u8 = 3;
 
-    fn advance(&self, from: u8, to: u8) {
-        let _ = self.0.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed);
+    /// Whether it was at `from`.
+    fn advance(&self, from: u8, to: u8) -> bool {
+        self.0.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     fn spoil(&self) {
@@ -256,8 +276,8 @@ struct Ahead {
     end: usize,
     /// When the last buffer was filled.
     filled: Option<Instant>,
-    /// It was not emptied promptly.
-    slow: bool,
+    /// Reads that have to do without a buffer.
+    without: u8,
 }
 
 /// The buffers of a thread.
@@ -268,7 +288,7 @@ struct Buffers {
 }
 
 /// Free buffers that a thread holds on to.
-const SPARE: usize = 2;
+const SPARE: usize = 1;
 
 thread_local! {
     static THREAD: RefCell<Buffers> = const { RefCell::new(Buffers { free: Vec::new(), in_use: 0 }) };
@@ -294,7 +314,8 @@ impl Buffers {
 impl Ahead {
     /// Reads as much as a buffer holds; how much, or none if there is no buffer to be had.
     fn fill(&mut self, tcp: &TcpStream) -> Option<io::Result<usize>> {
-        if self.slow {
+        if self.without > 0 {
+            self.without -= 1;
             return None;
         }
         let mut buffer = THREAD.with_borrow_mut(Buffers::take)?;
@@ -324,7 +345,9 @@ impl Ahead {
         if self.start >= self.end
             && let Some(buffer) = self.buffer.take()
         {
-            self.slow = self.filled.is_some_and(|filled| filled.elapsed() > PROMPT);
+            if self.filled.is_some_and(|filled| filled.elapsed() > PROMPT) {
+                self.without = READS_WITHOUT;
+            }
             THREAD.with_borrow_mut(|buffers| buffers.give_back(buffer));
         }
     }
@@ -341,8 +364,8 @@ impl Drop for Ahead {
 struct Socket {
     lease: Arc<Lease>,
     ahead: Ahead,
-    /// The last read brought as much as there was room for, so that more may wait.
-    full: bool,
+    /// The last read brought so much that the next one may bring more than the framework has room for.
+    plenty: bool,
     /// A piece was handed on, and nobody has had a turn since.
     handed: bool,
 }
@@ -368,39 +391,19 @@ impl Socket {
                 return Poll::Ready(Ok(()));
             }
             let tcp = self.lease.tcp()?;
-            let ahead = if self.full && buffer.remaining() >= BODY { self.ahead.fill(tcp) } else { None };
+            let body = buffer.remaining() >= BODY;
+            let ahead = if self.plenty && body { self.ahead.fill(tcp) } else { None };
             let outcome = match ahead {
-                Some(outcome) => outcome.inspect(|read| self.full = *read == AT_ONCE),
-                None => {
-                    let room = buffer.initialize_unfilled();
-                    let length = room.len();
-                    let outcome = read_some(tcp, room).inspect(|read| self.full = *read == length);
-                    outcome.inspect(|read| buffer.advance(*read))
-                }
+                Some(outcome) => outcome,
+                None if body => tcp.try_read_buf(buffer),
+                None => read_some(tcp, buffer.initialize_unfilled()).inspect(|read| buffer.advance(*read)),
             };
-            match outcome {
+            match outcome.inspect(|read| self.plenty = *read >= BODY) {
                 // Read into the framework's buffer directly, or the end.
                 Ok(_) if self.ahead.is_empty() => return Poll::Ready(Ok(())),
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(tcp.poll_read_ready(cx))?,
                 Err(e) => return Poll::Ready(Err(e)),
-            }
-        }
-    }
-
-    fn poll_send(
-        &self,
-        cx: &mut Context<'_>,
-        send: impl Fn(&TcpStream) -> io::Result<usize>,
-    ) -> Poll<io::Result<usize>> {
-        if !self.lease.ending.is_under_way() {
-            self.lease.ending.spoil();
-        }
-        let tcp = self.lease.tcp()?;
-        loop {
-            match send(tcp) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(tcp.poll_write_ready(cx))?,
-                outcome => return Poll::Ready(outcome),
             }
         }
     }
@@ -411,8 +414,10 @@ impl AsyncRead for Socket {
         let outcome = self.poll_take(cx, buffer);
         if !self.lease.ending.is_under_way() {
             match outcome {
-                Poll::Pending => self.lease.ending.advance(Ending::ANSWERED, Ending::ASKED),
-                Poll::Ready(_) => self.lease.ending.spoil(),
+                Poll::Pending if self.lease.ending.advance(Ending::ANSWERED, Ending::ASKED) => {
+                    return Poll::Ready(Ok(()));
+                }
+                _ => self.lease.ending.spoil(),
             }
         }
         outcome
@@ -421,19 +426,16 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        self.poll_send(cx, |tcp| tcp.try_write(data))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        data: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.poll_send(cx, |tcp| tcp.try_write_vectored(data))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
+        if !self.lease.ending.is_under_way() {
+            self.lease.ending.spoil();
+        }
+        let tcp = self.lease.tcp()?;
+        loop {
+            match tcp.try_write(data) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => ready!(tcp.poll_write_ready(cx))?,
+                outcome => return Poll::Ready(outcome),
+            }
+        }
     }
 
     fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -459,8 +461,6 @@ impl VirtualSocket for Socket {
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
-
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
@@ -477,7 +477,7 @@ mod tests {
         let (ours, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
         let (tcp, ending) = (Some(ours.unwrap()), Ending::default());
         let lease = Lease { tcp, to: destination(address), reused: false, ending, home: Arc::downgrade(kept) };
-        let socket = Socket { lease: Arc::new(lease), ahead: Ahead::default(), full: false, handed: false };
+        let socket = Socket { lease: Arc::new(lease), ahead: Ahead::default(), plenty: false, handed: false };
         (socket, accepted.unwrap().0)
     }
 
@@ -485,11 +485,13 @@ mod tests {
         (0..length).map(|n| u8::try_from(n % 251).unwrap()).collect()
     }
 
-    /// What the framework does before it keeps a connection.
+    /// What the framework does before it keeps a connection; whether it is told that there is an end.
     async fn ask(socket: &mut Socket) -> bool {
-        let mut buffer = [0];
-        let mut buffer = ReadBuf::new(&mut buffer);
-        poll_fn(|cx| Poll::Ready(Pin::new(&mut *socket).poll_read(cx, &mut buffer).is_pending())).await
+        socket.read(&mut [0]).await.unwrap() == 0
+    }
+
+    fn answered(socket: &Socket) {
+        let _ = socket.lease.ending.advance(Ending::UNDER_WAY, Ending::ANSWERED);
     }
 
     /// Ends the use of a socket; whether its connection was kept.
@@ -526,21 +528,25 @@ mod tests {
     #[tokio::test]
     async fn a_connection_is_kept_once_it_was_answered_and_asked_in_this_order() {
         let kept = Arc::default();
-        let steps: [(&[&str], bool); 6] = [
+        let steps: [(&[&str], bool); 8] = [
             (&["answered", "asked"], true),
             (&["answered"], false),
             (&["asked"], false),
             (&["asked", "answered"], false),
+            (&["answered", "asked", "asked"], false),
             (&["answered", "asked", "written"], false),
             (&["answered", "shut down", "asked"], false),
+            (&["answered", "more came", "asked"], false),
         ];
         for (steps, expected) in steps {
-            let (mut socket, _registry) = pair(&kept).await;
+            let (mut socket, mut registry) = pair(&kept).await;
             for step in steps {
                 match *step {
-                    "answered" => socket.lease.ending.advance(Ending::UNDER_WAY, Ending::ANSWERED),
-                    "asked" => assert!(ask(&mut socket).await),
+                    "answered" => answered(&socket),
+                    // In vain, if it is asked too early.
+                    "asked" => drop(tokio::time::timeout(Duration::from_millis(50), ask(&mut socket)).await),
                     "written" => socket.write_all(b"x").await.unwrap(),
+                    "more came" => registry.write_all(b"x").await.unwrap(),
                     _ => socket.shutdown().await.unwrap(),
                 }
             }
@@ -561,14 +567,14 @@ mod tests {
             assert!(socket.read(&mut buffer).await.unwrap() > 0);
         }
         // The answer ends with what was handed on; more is here.
-        socket.lease.ending.advance(Ending::UNDER_WAY, Ending::ANSWERED);
-        assert!(!ask(&mut socket).await, "the framework would keep it");
+        answered(&socket);
+        assert!(!ask(&mut socket).await, "what is here was not told");
         assert!(!is_kept(socket, &kept));
         sending.abort();
     }
 
     #[tokio::test]
-    async fn who_is_slow_gets_no_other_buffer() {
+    async fn who_is_slow_makes_do_without_a_buffer_for_a_while() {
         let (mut socket, mut registry) = pair(&Arc::default()).await;
         let sending = tokio::spawn(async move { while registry.write_all(&pattern(AT_ONCE)).await.is_ok() {} });
         let mut buffer = vec![0; 64 * 1024];
@@ -576,11 +582,16 @@ mod tests {
             assert!(socket.read(&mut buffer).await.unwrap() > 0);
         }
         tokio::time::sleep(PROMPT + Duration::from_millis(20)).await;
-        for _ in 0..100 {
+        while !socket.ahead.is_empty() {
             assert!(socket.read(&mut buffer).await.unwrap() > 0);
         }
-        assert!(socket.ahead.is_empty());
-        assert_eq!(THREAD.with_borrow(|buffers| buffers.in_use), 0);
+        for _ in 0..READS_WITHOUT {
+            assert!(socket.read(&mut buffer).await.unwrap() > 0);
+            assert_eq!(THREAD.with_borrow(|buffers| buffers.in_use), 0);
+        }
+        while socket.ahead.is_empty() {
+            assert!(socket.read(&mut buffer).await.unwrap() > 0);
+        }
         sending.abort();
     }
 
@@ -594,19 +605,56 @@ mod tests {
         });
     }
 
-    #[tokio::test]
-    async fn idle_connections_are_closed_when_they_are_too_old_or_the_registry_closes_them() {
-        let kept: Arc<Kept> = Arc::default();
-        let (mut socket, registry) = pair(&kept).await;
-        let to = socket.lease.to.clone();
-        socket.lease.ending.advance(Ending::UNDER_WAY, Ending::ANSWERED);
+    /// Has one idle connection, which may be kept for so long; the registry's end of it.
+    async fn keep_one(kept: &Arc<Kept>, keep_for: Duration) -> (Destination, TcpStream) {
+        let (mut socket, registry) = pair(kept).await;
+        let to = Destination { keep_for, ..socket.lease.to.clone() };
+        Arc::get_mut(&mut socket.lease).unwrap().to = to.clone();
+        answered(&socket);
         assert!(ask(&mut socket).await);
         drop(socket);
+        (to, registry)
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_for_its_destination_alone() {
+        let kept: Arc<Kept> = Arc::default();
+        let (to, _registry) = keep_one(&kept, Duration::from_secs(60)).await;
+        assert!(kept.take(&Destination { group: 2, ..to.clone() }).is_none());
+        let address = SocketAddr::new(to.address.ip(), to.address.port().wrapping_add(1));
+        assert!(kept.take(&Destination { address, ..to.clone() }).is_none());
+        assert!(kept.take(&to).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_too_old_is_not_taken() {
+        let kept: Arc<Kept> = Arc::default();
+        let (to, _registry) = keep_one(&kept, Duration::from_millis(30)).await;
+        tokio::time::sleep(Duration::from_millis(40)).await;
+        assert!(kept.take(&to).is_none());
+    }
+
+    #[tokio::test]
+    async fn what_came_after_an_answer_is_seen_before_the_runtime_hears_of_it() {
+        let kept: Arc<Kept> = Arc::default();
+        for registry_does in [|registry: TcpStream| assert_eq!(registry.try_write(b"x").unwrap(), 1), drop] {
+            let (to, registry) = keep_one(&kept, Duration::from_secs(60)).await;
+            // No await from here on, so that the runtime doesn't look.
+            registry_does(registry);
+            assert!(kept.take(&to).is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn who_looks_closes_what_is_too_old_or_was_closed() {
+        let kept: Arc<Kept> = Arc::default();
+        let (_, registry) = keep_one(&kept, Duration::from_secs(60)).await;
         assert!(kept.sweep());
-        let old = Destination { keep_for: Duration::ZERO, ..to.clone() };
-        assert!(kept.take(&old).is_none(), "that is another destination");
         drop(registry);
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!kept.sweep(), "nothing is left");
+        let (_, _registry) = keep_one(&kept, Duration::from_millis(30)).await;
+        assert!(kept.sweep());
+        tokio::time::sleep(Duration::from_millis(40)).await;
         assert!(!kept.sweep(), "nothing is left");
     }
 }

@@ -106,8 +106,6 @@ impl Address {
         let dial = Dial::new(kept, group, keep_for);
         peer.group_key = group;
         peer.options.custom_l4 = Some(dial.clone());
-        // The framework's pool takes such a connection, but can't find it again.
-        peer.options.idle_timeout = Some(Duration::ZERO);
         Some(dial)
     }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 use std::time::{Duration, Instant};
 
 /// More than is read at once, and no multiple of anything.
-const SIZE: u64 = 1_300_001;
+const SIZE: u64 = 2_300_001;
 
 fn blob(number: u64) -> String {
     format!("/v2/a/blobs/sha256:{number:064x}")
@@ -49,6 +49,27 @@ fn downloads_in_a_row_share_a_connection() {
         assert_eq!(upstream.accepted(), 1, "chunked: {chunked}");
         gateway.wait_for_metric("portcullis_upstream_connects_total", &[("connection", "reused")], |n| n == 19.0);
     }
+}
+
+#[test]
+fn answers_without_a_body_share_a_connection_too() {
+    let upstream = Upstream::start();
+    let mut number = 0;
+    let gateway = start(&upstream);
+    for answer in [
+        Answer::new(304).header("ETag", "\"x\""),
+        Answer::new(307).header("Location", "/v2/a/blobs/elsewhere"),
+        Answer::new(404).body(b"{}"),
+    ] {
+        upstream.answer(move |_| answer.clone());
+        for mut client in gateway.both() {
+            for _ in 0..3 {
+                number += 1;
+                client.get(&blob(number));
+            }
+        }
+    }
+    assert_eq!((upstream.accepted(), upstream.take().len()), (1, 18));
 }
 
 #[test]
@@ -150,8 +171,9 @@ fn idle_connections_are_closed_in_time() {
     }
 }
 
+/// Those that get no large buffer are served without.
 #[test]
-fn slow_downloads_leave_room_for_fast_ones() {
+fn downloads_that_stand_still_hold_up_no_other() {
     let upstream = registry(|_, answer| answer);
     let gateway = start(&upstream);
     // More than there are large buffers, none of which is emptied.
