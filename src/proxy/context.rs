@@ -1,11 +1,12 @@
 //! What a request carries through pingora's hooks, and the record that is written when it ends, however it ends.
 
+mod connecting;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderValue;
 use pingora::http::RequestHeader;
-use pingora::prelude::HttpPeer;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType};
 
@@ -23,7 +24,7 @@ use crate::telemetry::{
     AccessRecord, AuditLog, DecisionId, HttpVersion, Outcome, RequestId, ShadowRecord, Telemetry, Text, TraceId,
     UpstreamFault, Verdict,
 };
-use crate::upstream::{Address, Admission, Dial, Kept, Upstream};
+use crate::upstream::{Admission, Dial, Upstream};
 
 /// pingora's per-request context: empty until the head has been read.
 #[derive(Debug, Default)]
@@ -88,15 +89,9 @@ pub(super) struct Exchange {
     telemetry: Telemetry,
 }
 
-/// By how much the framework's clock for an answer stays behind the one for the client's body.
-const CLOCK_DISTANCE: Duration = Duration::from_secs(2);
-
 /// How long the tags of a push are held on after the request, if it reached the registry whole and no answer came: the
 /// registry may still carry it out.
 const UNANSWERED: Duration = Duration::from_secs(5);
-
-/// Addresses that are tried for one request.
-const MAX_CONNECT_ATTEMPTS: usize = 3;
 
 impl Exchange {
     pub(super) fn begin(
@@ -231,67 +226,6 @@ impl Exchange {
         self.admission = Some(admission);
     }
 
-    /// Picks an address and notes it.
-    pub(super) fn next_address(&mut self) -> pingora::Result<Arc<Address>> {
-        let upstream = self.upstream.as_ref().ok_or_else(|| super::internal("no upstream was chosen"))?;
-        let picked = self.followed.as_ref().map_or_else(|| upstream.pick(), |followed| followed.storage().pick());
-        match picked {
-            Ok(address) => {
-                self.record.upstream = Some(address.label().clone());
-                Ok(address)
-            }
-            Err(fault) => {
-                upstream.metrics().fault(fault);
-                self.outcome = Some(Outcome::UpstreamUnavailable);
-                Err(Error::explain(ErrorType::ConnectError, fault.as_str()))
-            }
-        }
-    }
-
-    /// Picks an address for the client's request, and how it is to be connected to.
-    ///
-    /// The framework's clock for an answer runs while the body is still coming. It must not run out before the client's
-    /// own, or a client that pauses would look like a silent registry.
-    pub(super) fn next_peer(&mut self, has_body: bool, kept: &Arc<Kept>) -> pingora::Result<Box<HttpPeer>> {
-        let address = self.next_address()?;
-        let mut peer = Box::new(address.peer().clone());
-        if has_body {
-            let least = self.snapshot.settings.limits.body_idle_timeout.saturating_add(CLOCK_DISTANCE);
-            peer.options.read_timeout = peer.options.read_timeout.map(|limit| limit.max(least));
-        }
-        let download = !has_body && self.route.as_ref().is_some_and(Route::is_download);
-        self.dial = if download { address.dial(&mut peer, kept) } else { None };
-        Ok(peer)
-    }
-
-    /// Sends the request on to a storage, which has addresses of its own.
-    pub(super) fn follow(&mut self, followed: Followed) {
-        self.followed = Some(followed);
-        self.connect_attempts = 0;
-    }
-
-    /// Notes a failed attempt; whether another address should be tried.
-    pub(super) fn connect_failed(&mut self) -> bool {
-        self.connect_attempts += 1;
-        let known = match (&self.followed, &self.upstream) {
-            (Some(followed), _) => followed.storage().known(),
-            (None, upstream) => upstream.as_ref().map_or(0, |upstream| upstream.addresses().len()),
-        };
-        self.connect_attempts < known.min(MAX_CONNECT_ATTEMPTS)
-    }
-
-    /// Whether the connection had served another request before, by what the framework knows of it.
-    pub(super) fn is_reused(&self, reused: bool) -> bool {
-        reused || self.dial.as_ref().is_some_and(|dial| dial.is_reused())
-    }
-
-    pub(super) fn connected(&self, reused: bool) {
-        let reused = self.is_reused(reused);
-        if let Some(upstream) = &self.upstream {
-            upstream.metrics().connected(reused);
-        }
-    }
-
     /// A manifest without a length shows its size only as it comes.
     pub(super) fn check_body_size(&mut self) -> pingora::Result<()> {
         let most = self.snapshot.settings.limits.requests.manifest;
@@ -316,20 +250,6 @@ impl Exchange {
         let phase = if more { Phase::ResponseBody } else { Phase::Elsewhere };
         let idle = self.upstream.as_ref().map_or(Duration::ZERO, |upstream| upstream.settings().timeouts.idle);
         progress::moved(phase, idle);
-    }
-
-    /// The upstream's connection is not to be used again.
-    pub(super) fn give_up_connection(&mut self) {
-        if let Some(dial) = self.dial.take() {
-            dial.give_up();
-        }
-    }
-
-    /// Nothing more comes of the upstream's answer.
-    pub(super) fn answer_ended(&self) {
-        if let Some(dial) = &self.dial {
-            dial.answered();
-        }
     }
 
     pub(super) fn answered(&mut self, status: u16, now: Instant) {
