@@ -20,7 +20,6 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora::connectors::L4Connect;
@@ -32,6 +31,7 @@ use pingora::{Error, ErrorType};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::way::Bulk;
 use crate::tcp::read_some;
 use ahead::Ahead;
 use kept::Destination;
@@ -43,15 +43,13 @@ const BODY: usize = 32 * 1024;
 /// One request's way to a connection.
 pub(crate) struct Dial {
     kept: Arc<Kept>,
-    group: u64,
-    keep_for: Duration,
+    bulk: Bulk,
     lease: OnceLock<Arc<Lease>>,
 }
 
 impl Dial {
-    /// A way to any address of `group`, on which connections may be idle for `keep_for`.
-    pub(super) fn new(kept: &Arc<Kept>, group: u64, keep_for: Duration) -> Arc<Self> {
-        Arc::new(Dial { kept: kept.clone(), group, keep_for, lease: OnceLock::new() })
+    pub(super) fn new(kept: &Arc<Kept>, bulk: Bulk) -> Arc<Self> {
+        Arc::new(Dial { kept: kept.clone(), bulk, lease: OnceLock::new() })
     }
 
     /// Whether the connection had served another request before.
@@ -77,7 +75,7 @@ impl Dial {
 
 impl fmt::Debug for Dial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Dial").field("group", &self.group).finish_non_exhaustive()
+        f.debug_struct("Dial").field("bulk", &self.bulk).finish_non_exhaustive()
     }
 }
 
@@ -87,7 +85,7 @@ impl L4Connect for Dial {
         let Some(&address) = address.as_inet() else {
             return Err(Error::explain(ErrorType::InternalError, "not an address of TCP"));
         };
-        let to = Destination { group: self.group, address, keep_for: self.keep_for };
+        let to = Destination { group: self.bulk.group, address, keep_for: self.bulk.keep_for };
         let kept = self.kept.take(&to);
         let reused = kept.is_some();
         let tcp = match kept {

@@ -102,9 +102,9 @@ impl Address {
     /// Lets a request for a blob have a connection that is read in large pieces, where there are such: over TCP, without
     /// TLS, which brings a record at a time whatever is asked for.
     pub(crate) fn dial(&self, peer: &mut HttpPeer, kept: &Arc<Kept>) -> Option<Arc<Dial>> {
-        let Bulk { group, keep_for } = self.bulk?;
-        let dial = Dial::new(kept, group, keep_for);
-        peer.group_key = group;
+        let bulk = self.bulk?;
+        let dial = Dial::new(kept, bulk);
+        peer.group_key = bulk.group;
         peer.options.custom_l4 = Some(dial.clone());
         Some(dial)
     }

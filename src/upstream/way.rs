@@ -20,13 +20,14 @@ pub(super) struct Way {
     material: UpstreamMaterial,
     /// Keeps pooled connections made with other certificates apart (pingora's pool doesn't look at them).
     group: u64,
-    /// The same for connections that blobs are read from.
-    bulk_group: u64,
+    /// For connections that blobs are read from: over TCP, without TLS.
+    bulk: Option<Bulk>,
 }
 
 /// See [`super::bulk`].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bulk {
+    /// Keeps these connections apart from all others, too.
     pub(super) group: u64,
     /// How long a connection may be idle.
     pub(super) keep_for: Duration,
@@ -46,7 +47,9 @@ impl Way {
     pub(super) fn new(tls: Option<ServerName>, timeouts: UpstreamTimeouts, material: UpstreamMaterial) -> Self {
         static NEXT_GROUP: AtomicU64 = AtomicU64::new(1);
         let group = NEXT_GROUP.fetch_add(2, Ordering::Relaxed);
-        Way { tls, timeouts, material, group, bulk_group: group + 1 }
+        let bulk = Bulk { group: group + 1, keep_for: timeouts.pool_idle };
+        let bulk = tls.is_none().then_some(bulk);
+        Way { tls, timeouts, material, group, bulk }
     }
 
     pub(super) fn tcp(&self, host: &str, address: SocketAddr) -> Arc<Address> {
@@ -62,8 +65,7 @@ impl Way {
             reason = "the address is resolved already, so nothing blocks and nothing fails"
         )]
         let peer = HttpPeer::new(address, self.tls.is_some(), name);
-        let bulk = Bulk { group: self.bulk_group, keep_for: self.timeouts.pool_idle };
-        self.address(address.to_string(), peer, self.tls.is_none().then_some(bulk))
+        self.address(address.to_string(), peer, self.bulk)
     }
 
     pub(super) fn unix(&self, path: &str) -> Result<Arc<Address>, String> {

@@ -51,6 +51,20 @@ fn downloads_in_a_row_share_a_connection() {
     }
 }
 
+/// They are read in large pieces, which is no use to small answers, and have a pool of their own.
+#[test]
+fn blobs_and_manifests_share_no_connection() {
+    let upstream = Upstream::start();
+    let gateway = start(&upstream);
+    for mut client in gateway.both() {
+        for number in 0..3 {
+            assert_eq!(client.get(&blob(number)).status, 200);
+            assert_eq!(client.get("/v2/a/manifests/v1").status, 200);
+        }
+    }
+    assert_eq!(upstream.accepted(), 2);
+}
+
 #[test]
 fn answers_without_a_body_share_a_connection_too() {
     let upstream = Upstream::start();

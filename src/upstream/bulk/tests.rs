@@ -1,6 +1,7 @@
 //! Connections over real sockets, used as the framework does.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
